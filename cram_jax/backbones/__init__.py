@@ -1,0 +1,34 @@
+"""Convolutional networks with slots for an attention layer, and a table of them.
+
+A backbone is called as `Backbone(num_classes, attention=factory, attention_stages=(2,),
+dtype=None, param_dtype=jnp.float32)`; it maps images `[..., H, W, C]` to float32 logits
+`[..., num_classes]`, and its method `features` returns the map of every stage.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from cram_jax.backbones.convnet import ConvNet
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "convnet": ConvNet,
+}
+
+
+def backbone(name: str) -> Callable[..., nn.Module]:
+    """The constructor of the named backbone, e.g. `backbone("resnet18")(10)`.
+
+    Raises:
+      ValueError: for an unknown name, with the names there are.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    close = difflib.get_close_matches(name, BACKBONES, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"Unknown backbone {name!r}.{hint} There are: {', '.join(BACKBONES)}."
+    )

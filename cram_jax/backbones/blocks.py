@@ -1,0 +1,142 @@
+"""Parts that the backbones share: checks, convolution with BatchNorm, slots, head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Dtype = Any
+AttentionFactory = Callable[..., nn.Module]
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def check_images(images: jax.Array) -> None:
+    """Refuses what is not a floating-point array of shape `[..., H, W, C]`.
+
+    Raises:
+      ValueError: for fewer than three axes, and for integer images.
+    """
+    if images.ndim < 3:
+        raise ValueError(
+            "A backbone takes images of shape [..., height, width, channels]; got shape"
+            f" {images.shape}. Add the missing axes, e.g. images[..., None] for gray."
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"A backbone takes floating-point images; got {images.dtype}. Convert and"
+            " normalise first, e.g. images.astype(jnp.float32) / 255."
+        )
+
+
+def check_attention_stages(
+    attention: AttentionFactory | None, stages: Sequence[int], count: int
+) -> None:
+    """Refuses stages that the network does not have, and a layer without a slot.
+
+    Raises:
+      ValueError: for a stage outside 1..count, and for an attention factory with no
+        stage to put it in.
+    """
+    wrong = [stage for stage in stages if not 1 <= stage <= count]
+    if wrong:
+        raise ValueError(
+            f"attention_stages must lie in 1..{count} for this network; got {wrong}."
+        )
+    if attention is not None and not stages:
+        raise ValueError(
+            "An attention layer was given but attention_stages is empty; name the"
+            f" stages to put it after, e.g. attention_stages=({count},)."
+        )
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm, activation: `[..., H, W, C] -> [..., H', W', features]`.
+
+    Padding is torch's: `(kernel - 1) // 2` on both sides, whatever the stride, where
+    "SAME" would pad a strided convolution on one side only.
+
+    Attributes:
+      features: output channels.
+      kernel: side of the square kernel.
+      strides: step in both directions.
+      activation: the nonlinearity, or None for none.
+      scale_init: initialiser of BatchNorm's scale.
+      momentum: of BatchNorm's running statistics (1 minus torch's).
+      epsilon: of BatchNorm.
+      axis_name: pmap axis over which to average BatchNorm's statistics, or None.
+      dtype: of the computation (default: that of input and parameters).
+      param_dtype: of the parameters.
+    """
+
+    features: int
+    kernel: int = 3
+    strides: int = 1
+    activation: Activation | None = nn.relu
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
+        """Returns the activated features; `train` uses the batch's statistics."""
+        features = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            strides=self.strides,
+            padding=(self.kernel - 1) // 2,
+            use_bias=False,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="conv",
+        )(features)
+        features = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            scale_init=self.scale_init,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="norm",
+        )(features)
+        return features if self.activation is None else self.activation(features)
+
+
+def pool_globally(features: jax.Array) -> jax.Array:
+    """The mean over positions, `[..., H, W, C] -> [..., C]`, in at least float32."""
+    precise = jnp.promote_types(features.dtype, jnp.float32)
+    return jnp.mean(features.astype(precise), axis=(-3, -2))
+
+
+class Classifier(nn.Module):
+    """Global average pooling and a dense layer: `[..., H, W, C] -> [..., num_classes]`.
+
+    The logits are float32 whatever the features' dtype: a softmax over bfloat16
+    logits loses the small probabilities.
+
+    Attributes:
+      num_classes: number of logits.
+      param_dtype: of the parameters.
+    """
+
+    num_classes: int
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Returns the logits."""
+        pooled = pool_globally(features)
+        return nn.Dense(
+            self.num_classes,
+            dtype=pooled.dtype,
+            param_dtype=self.param_dtype,
+            name="dense",
+        )(pooled)
