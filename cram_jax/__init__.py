@@ -1,0 +1,1 @@
+"""Convolutional Rectangular Attention Module (CRAM) for JAX and Flax linen."""
