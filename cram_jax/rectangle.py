@@ -3,7 +3,7 @@
 Coordinates, units and the sense of a positive angle are those of
 `cram_jax.coordinates`. One region has several names: with centre c, half sizes w and
 h and angle a, the parameters (c, w, h, a), (c, w, h, a + pi) and (c, h, w, a + pi/2)
-describe the same rectangle. Every comparison in this file is blind to that.
+describe the same rectangle; `canonical_rectangle` chooses one of them.
 
 Everything is float32 or better, batched (all five fields share one shape, `[...]`),
 and differentiable with finite gradients everywhere, a degenerate size included.
@@ -20,11 +20,9 @@ import jax.numpy as jnp
 __all__ = [
     "Rectangle",
     "canonical_rectangle",
-    "gaussian_distance_squared",
     "rectangle_area",
     "rectangle_corners",
     "rectangle_covariance",
-    "rectangle_distance",
     "rectangle_from_raw",
     "rectangle_hull",
     "rectangle_to_raw",
@@ -251,104 +249,4 @@ def canonical_rectangle(rectangle: Rectangle) -> Rectangle:
         half_width=jnp.where(swap, height, width),
         half_height=jnp.where(swap, width, height),
         angle=rectangle.angle - quarter_turns * (jnp.pi / 2),
-    )
-
-
-def _safe_sqrt(squared: jax.Array) -> jax.Array:
-    """Square root of a non-negative number, with gradient 0 (not infinity) at 0."""
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
-
-
-def gaussian_distance_squared(a: Rectangle, b: Rectangle) -> jax.Array:
-    """Squared 2-Wasserstein distance of the moment-matched Gaussians (ours).
-
-    Each rectangle stands for the Gaussian with its centre and its covariance. For
-    two by two covariances A, B the distance has the closed form
-    `|ca - cb|^2 + tr A + tr B - 2 sqrt(tr(A B) + 2 sqrt(det A det B))`, which loses
-    all digits for equal rectangles. With the trace t, the square root m of the
-    determinant and the anisotropy vector d = (t^2 - 4 m^2)^(1/2) (cos 2a, sin 2a) of
-    each covariance, it equals the sum of squares used here:
-    `|ca - cb|^2 + (|da - db|^2 + 4 (ma - mb)^2) / (ta + tb + 2 sqrt(...))`.
-
-    It is smooth, and equal for equal regions: it sees neither the half turn nor the
-    quarter turn with swapped sizes, and a square's angle not at all.
-
-    Args:
-      a: rectangles `[...]`.
-      b: rectangles that broadcast with `a`.
-
-    Returns:
-      `[...]`, in squared units of the longer side.
-    """
-
-    def moments(r: Rectangle) -> tuple[jax.Array, ...]:
-        trace = (r.half_width**2 + r.half_height**2) / 3
-        root_determinant = r.half_width * r.half_height / 3
-        anisotropy = (r.half_width**2 - r.half_height**2) / 3
-        cos, sin = jnp.cos(2 * r.angle), jnp.sin(2 * r.angle)
-        return trace, root_determinant, anisotropy * cos, anisotropy * sin
-
-    trace_a, root_a, cos_a, sin_a = moments(a)
-    trace_b, root_b, cos_b, sin_b = moments(b)
-    centers = (a.center_x - b.center_x) ** 2 + (a.center_y - b.center_y) ** 2
-    shapes = (cos_a - cos_b) ** 2 + (sin_a - sin_b) ** 2 + 4 * (root_a - root_b) ** 2
-    trace_of_product = (trace_a * trace_b + cos_a * cos_b + sin_a * sin_b) / 2
-    root = _safe_sqrt(jnp.maximum(trace_of_product, 0) + 2 * root_a * root_b)
-    divisor = trace_a + trace_b + 2 * root
-    positive = divisor > 0
-    # Two rectangles of no size have no shape to compare: 0 / 0 must not appear.
-    shapes = jnp.where(positive, shapes / jnp.where(positive, divisor, 1.0), 0.0)
-    return centers + shapes
-
-
-def _parameter_distance(a: Rectangle, b: Rectangle) -> jax.Array:
-    center = (a.center_x - b.center_x) ** 2 + (a.center_y - b.center_y) ** 2
-
-    def difference(width: jax.Array, height: jax.Array, angle: jax.Array) -> jax.Array:
-        turn = a.angle - angle
-        turn = turn - jnp.pi * jnp.round(turn / jnp.pi)
-        sizes = (a.half_width - width) ** 2 + (a.half_height - height) ** 2
-        return sizes + turn**2
-
-    straight = difference(b.half_width, b.half_height, b.angle)
-    swapped = difference(b.half_height, b.half_width, b.angle + jnp.pi / 2)
-    return _safe_sqrt(center + jnp.minimum(straight, swapped))
-
-
-def _corner_distance(a: Rectangle, b: Rectangle) -> jax.Array:
-    corners_a, corners_b = rectangle_corners(a), rectangle_corners(b)
-    rolled = jnp.stack([jnp.roll(corners_b, shift, axis=-2) for shift in range(4)])
-    squared = jnp.sum((corners_a - rolled) ** 2, axis=-1)
-    return _safe_sqrt(jnp.min(jnp.mean(squared, axis=-1), axis=0))
-
-
-def rectangle_distance(
-    a: Rectangle, b: Rectangle, *, metric: str = "gaussian"
-) -> jax.Array:
-    """A distance between regions: 0 if and only if they are the same (ours).
-
-    Args:
-      a: rectangles `[...]`.
-      b: rectangles that broadcast with `a`.
-      metric: `"gaussian"`, the 2-Wasserstein distance of the moment-matched
-        Gaussians (smooth; a square's angle is invisible to it); `"parameters"`, the
-        Euclidean distance of the five parameters, the angle in radians, minimised
-        over the names of `b`; `"corners"`, the root mean square distance of
-        corresponding corners, minimised over the four ways to match them.
-
-    Returns:
-      `[...]`; where it is 0 its gradient is 0.
-
-    Raises:
-      ValueError: on an unknown metric.
-    """
-    if metric == "gaussian":
-        return _safe_sqrt(gaussian_distance_squared(a, b))
-    if metric == "parameters":
-        return _parameter_distance(a, b)
-    if metric == "corners":
-        return _corner_distance(a, b)
-    raise ValueError(
-        f"Unknown metric {metric!r}; choose 'gaussian', 'parameters' or 'corners'."
     )
