@@ -1,0 +1,1 @@
+"""The training program around `cram_jax`: `python -m train --help`."""

@@ -1,0 +1,1 @@
+"""Data sources: images, labels and where the object is."""
