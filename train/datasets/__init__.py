@@ -1,1 +1,20 @@
-"""Data sources: images, labels and where the object is."""
+"""Data sources by name: embedded digits, prepared TFDS sets, folders of images."""
+
+from train.datasets.base import (
+    DatasetInfo,
+    Example,
+    Source,
+    Truth,
+    UnreadableImageError,
+)
+from train.datasets.opening import default_data_dir, open_source
+
+__all__ = [
+    "DatasetInfo",
+    "Example",
+    "Source",
+    "Truth",
+    "UnreadableImageError",
+    "default_data_dir",
+    "open_source",
+]
