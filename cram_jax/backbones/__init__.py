@@ -8,14 +8,28 @@ dtype=None, param_dtype=jnp.float32)`; it maps images `[..., H, W, C]` to float3
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 
 from cram_jax.backbones.convnet import ConvNet
+from cram_jax.backbones.resnet import ResNet
+
+_RESNETS = {
+    "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2)),
+    "resnet34": functools.partial(ResNet, depths=(3, 4, 6, 3)),
+    "resnet50": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
+}
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
+    **_RESNETS,
+    # For images of 32 to 64 pixels: the stem neither strides nor pools.
+    **{
+        f"{name}-small": functools.partial(network, stem="small")
+        for name, network in _RESNETS.items()
+    },
 }
 
 

@@ -110,6 +110,17 @@ class ConvNorm(nn.Module):
         return features if self.activation is None else self.activation(features)
 
 
+def max_pool(features: jax.Array, *, window: int, strides: int) -> jax.Array:
+    """Maximum over square windows, padded by `(window - 1) // 2` all round as torch."""
+    margin = (window - 1) // 2
+    padded = jnp.pad(
+        features,
+        [(0, 0)] * (features.ndim - 3) + [(margin, margin)] * 2 + [(0, 0)],
+        constant_values=-jnp.inf,
+    )
+    return nn.max_pool(padded, (window, window), (strides, strides))
+
+
 def pool_globally(features: jax.Array) -> jax.Array:
     """The mean over positions, `[..., H, W, C] -> [..., C]`, in at least float32."""
     precise = jnp.promote_types(features.dtype, jnp.float32)
