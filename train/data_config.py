@@ -30,8 +30,8 @@ class DataConfig:
     they are square and share one, else 224."""
 
     crop_area: tuple[float, float] = (1.0, 1.0)
-    """Random resized crop in training: smallest and largest share of the area of the
-    central view. (1, 1): no random crop; every image is seen as in evaluation."""
+    """Random resized crop in training: smallest and largest share of an image's area.
+    (1, 1): no random crop, but the largest central square."""
 
     crop_aspect: tuple[float, float] = (1.0, 1.0)
     """Smallest and largest width-to-height ratio of a random crop. Must be (1, 1)
@@ -62,9 +62,12 @@ class DataConfig:
     """An image that cannot be decoded stops the run, or is named, skipped and counted
     (weight 0 in its batch)."""
 
+    boxes_file: str = "boxes.csv"
+    """Name of the CSV of boxes inside a folder: path,xmin,ymin,xmax,ymax in pixels."""
+
     box_max_inside: bool = False
-    """boxes.csv of a folder: xmax and ymax are the last pixel inside the box, not its
-    far edge."""
+    """In the CSV of boxes, xmax and ymax are the last pixel inside the box, not its
+    far edge (Tiny ImageNet has it so)."""
 
     def __post_init__(self) -> None:
         _require(self.name != "", "data.name must not be empty", self.name)

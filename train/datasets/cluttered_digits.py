@@ -96,7 +96,7 @@ def split_digits(split: str) -> np.ndarray:
     """
     from sklearn.datasets import load_digits
 
-    target = load_digits().target
+    _, target = load_digits(return_X_y=True)
     rng = np.random.Generator(np.random.PCG64(_SEED))
     chosen = []
     for label in range(len(CLASS_NAMES)):
@@ -147,7 +147,9 @@ def render(ink: np.ndarray, pose: Pose) -> np.ndarray:
             matrix[1, 0] * canvas_middle[0] + matrix[1, 1] * canvas_middle[1],
         ]
     )
-    return affine_transform(ink, matrix, offset, (SIDE, SIDE), order=1)
+    shape = (SIDE, SIDE)
+    # scipy's type stubs know only one offset for all axes.
+    return affine_transform(ink, matrix, offset, shape, order=1)  # pyright: ignore
 
 
 def _generator(split: str, index: int) -> np.random.Generator:
@@ -161,9 +163,9 @@ def _digits_of(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Digits [n, 8, 8] in [0, 1] and labels [n] of one split."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    pixels, target = load_digits(return_X_y=True)
     chosen = split_digits(split)
-    return digits.images[chosen] / 16.0, digits.target[chosen]
+    return pixels[chosen].reshape(-1, 8, 8) / 16.0, target[chosen]
 
 
 @functools.cache
@@ -217,7 +219,8 @@ def _fragment(rng, digits, chosen, box, pose) -> tuple[np.ndarray, Pose]:
 def _window_points() -> tuple[np.ndarray, np.ndarray]:
     """8x8 points of a fragment's window, in source pixels from its middle."""
     ticks = (np.arange(8) + 0.5) / 8 * _FRAGMENT_SIDE - _FRAGMENT_SIDE / 2
-    return tuple(np.meshgrid(ticks, ticks))
+    u, v = np.meshgrid(ticks, ticks)
+    return u, v
 
 
 def _overlap(fragment_pose: Pose, box: tuple[float, ...], pose: Pose) -> float:

@@ -1,0 +1,106 @@
+"""boxes.csv of a folder: one axis-aligned box per image."""
+
+from __future__ import annotations
+
+import csv
+import math
+import unicodedata
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from train.datasets.base import UnreadableImageError
+
+COLUMNS = ("path", "xmin", "ymin", "xmax", "ymax")
+
+Box = tuple[float, float, float, float]
+
+
+def read_boxes(
+    file: Path, known_paths: Collection[str], *, max_inside: bool = False
+) -> dict[str, Box]:
+    """Boxes (xmin, ymin, xmax, ymax) by image path, as edges in pixels.
+
+    Args:
+        file: a CSV file with the columns path, xmin, ymin, xmax, ymax.
+        known_paths: the folder's images, relative to it, with "/" (`normal_path`).
+        max_inside: xmax and ymax are the last pixel inside, not the far edge.
+
+    Raises:
+        ValueError: names the line and what is wrong with it.
+    """
+    boxes: dict[str, Box] = {}
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise ValueError(
+                    f"{file} must begin with the header {','.join(COLUMNS)}, "
+                    f"got {','.join(reader.fieldnames or ('nothing',))}."
+                )
+            for row in reader:
+                where = f"{file} line {reader.line_num}"
+                path = normal_path(row["path"] or "")
+                if path in boxes:
+                    raise ValueError(f"{where} gives {path!r} a second box; keep one.")
+                boxes[path] = _parse_box(row, where, max_inside)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} must be UTF-8 text: {error}.") from error
+    unknown = [path for path in boxes if path not in known_paths]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of the {len(boxes)} paths in {file} are not images of its "
+            f"folder, the first {unknown[0]!r}; paths are relative to {file.parent}."
+        )
+    return boxes
+
+
+def normal_path(path: str) -> str:
+    """One spelling per path: "/" between parts, composed Unicode."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/"))
+
+
+def box_rectangle(box: Box, height: int, width: int, *, name: str) -> np.ndarray:
+    """The part of a box inside its image, as a pixel rectangle float64 [5].
+
+    Raises:
+        UnreadableImageError: the box lies outside the image.
+    """
+    xmin, ymin = max(box[0], 0.0), max(box[1], 0.0)
+    xmax, ymax = min(box[2], float(width)), min(box[3], float(height))
+    if xmax <= xmin or ymax <= ymin:
+        edges = ", ".join(f"{edge:g}" for edge in box)
+        raise UnreadableImageError(
+            f"{name} has {width}x{height} pixels, and its box ({edges}) in boxes.csv "
+            "lies outside; correct or remove that line."
+        )
+    return np.array(
+        [(xmin + xmax) / 2, (ymin + ymax) / 2, (xmax - xmin) / 2, (ymax - ymin) / 2, 0]
+    )
+
+
+def mask_rectangle(mask: np.ndarray) -> np.ndarray | None:
+    """The tight box of a mask as a pixel rectangle float64 [5]; None if empty."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return None
+    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    return box_rectangle(box, *mask.shape, name="mask")
+
+
+def _parse_box(row: dict[str, str], where: str, max_inside: bool) -> Box:
+    texts = [row[column] for column in COLUMNS[1:]]
+    try:
+        xmin, ymin, xmax, ymax = (float(text) for text in texts)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where} must hold four numbers, got {texts}.") from None
+    if max_inside:
+        xmax, ymax = xmax + 1, ymax + 1
+    if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))) or not (
+        xmin < xmax and ymin < ymax
+    ):
+        raise ValueError(
+            f"{where} must have xmin < xmax and ymin < ymax, got {', '.join(texts)}."
+        )
+    return xmin, ymin, xmax, ymax

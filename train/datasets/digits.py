@@ -1,0 +1,100 @@
+"""The embedded set `cluttered_digits` as a data source, prepared at first use."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import logging
+import shutil
+import time
+from pathlib import Path
+
+from train.datasets import cluttered_digits
+from train.datasets.base import DatasetInfo, Example, Source
+from train.transforms import isotropic_to_pixel
+
+_STALE_SECONDS = 24 * 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedDigits:
+    """The images made as they are asked for, about 2 ms each; no files, no TFDS."""
+
+    info: DatasetInfo
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return self.info.num_examples
+
+    def __getitem__(self, index: int) -> Example:
+        """Makes one image."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be in [0, {len(self)}), got {index}.")
+        sample = cluttered_digits.make_sample(self.info.split, index)
+        side = cluttered_digits.SIDE
+        rectangle = isotropic_to_pixel(sample.rectangle, side, side)
+        return Example(sample.image[..., None], sample.label, rectangle)
+
+
+def open_digits(
+    split: str, *, data_dir: Path, max_examples: int | None = None
+) -> Source:
+    """The first `max_examples` images of "train" (16,000) or "test" (2,000).
+
+    Prepares the set in `data_dir` at first use, about 40 s; an interrupted
+    preparation leaves nothing behind that would be taken for the set. Where TFDS is
+    not installed the same images are made in memory instead, at every start.
+    """
+    if split not in cluttered_digits.SPLIT_SIZES:
+        known = " and ".join(cluttered_digits.SPLIT_SIZES)
+        raise ValueError(f"digits has no split {split!r}; it has {known}.")
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        _log.warning("TFDS is not installed: making the digits in memory.")
+        return _generated(split, max_examples)
+    from train.datasets.tfds_source import from_builder
+
+    builder = _prepared_builder(data_dir)
+    return from_builder(builder, split, name="digits", max_examples=max_examples)
+
+
+def _generated(split: str, max_examples: int | None) -> GeneratedDigits:
+    size = cluttered_digits.SPLIT_SIZES[split]
+    info = DatasetInfo(
+        name="digits",
+        split=split,
+        class_names=cluttered_digits.CLASS_NAMES,
+        num_examples=min(size, max_examples or size),
+        truth="rotated",
+        channels=1,
+        image_size=(cluttered_digits.SIDE, cluttered_digits.SIDE),
+    )
+    return GeneratedDigits(info)
+
+
+def _prepared_builder(data_dir: Path):
+    """The TFDS builder, its files in place; safe for several processes at once."""
+    from train.datasets.cluttered_digits_builder import Builder
+
+    builder = Builder(data_dir=data_dir, file_format="array_record")
+    if builder.data_path.exists():
+        return builder
+    _log.warning("Preparing cluttered_digits in %s, once, about 40 s.", data_dir)
+    _remove_stale(data_dir / "cluttered_digits")
+    try:
+        # TFDS writes elsewhere and renames at the end, so a set is whole or absent.
+        builder.download_and_prepare(file_format="array_record")
+    except OSError:
+        # Another process may have been faster; its images are the same.
+        if not builder.data_path.exists():
+            raise
+        builder = Builder(data_dir=data_dir, file_format="array_record")
+    return builder
+
+
+def _remove_stale(folder: Path) -> None:
+    """Removes what preparations killed long ago have left."""
+    for left in folder.glob("incomplete.*"):
+        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)

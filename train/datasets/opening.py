@@ -1,0 +1,70 @@
+"""A data source by its name in the configuration."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from train.datasets.base import Source
+from train.datasets.locations import default_data_dir
+
+NAMES = ("digits", "tfds:NAME[/CONFIG]", "folder:PATH")
+
+
+def open_source(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | Path | None = None,
+    max_examples: int | None = None,
+    boxes_file: str = "boxes.csv",
+    box_max_inside: bool = False,
+) -> Source:
+    """Opens one split of a data set; images are decoded when asked for.
+
+    Args:
+        name: "digits", "tfds:NAME[/CONFIG]" or "folder:PATH".
+        split: "train", "test", or another split that the set has.
+        data_dir: where prepared sets live; default `default_data_dir()`.
+        max_examples: keep this many images, always the same; default all.
+        boxes_file: for folders, the CSV of boxes.
+        box_max_inside: for folders, xmax and ymax are the last pixel inside the box.
+
+    Raises:
+        ValueError: an unknown name or split, or a set that breaks a rule.
+    """
+    if max_examples is not None and max_examples < 1:
+        raise ValueError(f"max_examples must be >= 1, got {max_examples}.")
+    kind, _, rest = name.partition(":")
+    if name == "digits":
+        from train.datasets.digits import open_digits
+
+        directory = Path(data_dir).expanduser() if data_dir else default_data_dir()
+        return open_digits(split, data_dir=directory, max_examples=max_examples)
+    if kind == "tfds" and rest:
+        from train.datasets.tfds_source import open_tfds
+
+        directory = None if data_dir is None else str(data_dir)
+        return open_tfds(rest, split, data_dir=directory, max_examples=max_examples)
+    if kind == "folder" and rest:
+        from train.datasets.folder import open_folder
+
+        return open_folder(
+            Path(rest).expanduser(),
+            split,
+            max_examples=max_examples,
+            boxes_file=boxes_file,
+            box_max_inside=box_max_inside,
+        )
+    raise ValueError(_unknown(name))
+
+
+def _unknown(name: str) -> str:
+    message = f"data.name must be one of {', '.join(NAMES)}, got {name!r}."
+    if name and Path(name).expanduser().is_dir():
+        return f"{message} Did you mean 'folder:{name}'?"
+    kind, colon, rest = name.partition(":")
+    close = difflib.get_close_matches(kind, ("digits", "tfds", "folder"), 1)
+    if not close:
+        return message
+    return f"{message} Did you mean {close[0] + colon + rest!r}?"
