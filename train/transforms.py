@@ -168,14 +168,24 @@ def pixel_to_isotropic(rectangle: np.ndarray, height: int, width: int) -> np.nda
     return isotropic
 
 
-def clip_box(rectangle: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """The visible part of an upright isotropic rectangle [5]; None if under 1 pixel."""
-    limit = np.array([width, height]) / max(height, width)
-    center, half = rectangle[:2], rectangle[2:4]
+def visible_rectangle(
+    view: View, rectangle: np.ndarray, *, upright: bool
+) -> np.ndarray | None:
+    """A true rectangle [5] in source pixels as the network sees it, isotropic.
+
+    An upright box is cut off at the edge of the view, and None if less than a pixel is
+    left of a side. A rotated rectangle is kept whole (a cut one is no rectangle), and
+    None if its centre is out of view.
+    """
+    seen = rectangle_to_network(view, rectangle)
+    limit = np.array([view.width, view.height]) / max(view.height, view.width)
+    center, half = seen[:2], seen[2:4]
+    if not upright:
+        return None if (np.abs(center) > limit).any() else seen
     low, high = np.maximum(center - half, -limit), np.minimum(center + half, limit)
-    if ((high - low) * max(height, width) / 2 < 1.0).any():
+    if ((high - low) * max(view.height, view.width) / 2 < 1.0).any():
         return None
-    return np.concatenate([(low + high) / 2, (high - low) / 2, rectangle[4:]])
+    return np.concatenate([(low + high) / 2, (high - low) / 2, seen[4:]])
 
 
 def jitter_color(

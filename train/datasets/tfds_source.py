@@ -133,7 +133,7 @@ def from_builder(
     """A split of the set of a TFDS builder; see `open_tfds`."""
     features = builder.info.features
     for key, kind in (("image", "Image"), ("label", "ClassLabel")):
-        if type(features.get(key)).__name__ != kind:
+        if key not in features or type(features[key]).__name__ != kind:
             raise ValueError(
                 f"{name} must have the features image and label of an image "
                 f"classification set, got {', '.join(features)}."

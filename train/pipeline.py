@@ -1,0 +1,211 @@
+"""The input pipeline: a source, and iterators of batches over it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Protocol
+
+from train.batches import EvalBatches, TrainBatches
+from train.data_config import DataConfig
+from train.datasets import Source, open_source
+from train.datasets.memory import MemorySource, estimated_bytes, load_into_memory
+from train.rows import Batch, input_shape
+
+__all__ = [
+    "Batch",
+    "BatchIterator",
+    "EvalIterable",
+    "eval_batches",
+    "input_shape",
+    "load_source",
+    "train_batches",
+]
+
+# More batches than any run has steps; the sequence itself has no end.
+_ENDLESS = 2**40
+
+
+class _Batches(Protocol):
+    def __getitem__(self, step: int) -> Batch: ...
+
+
+def load_source(config: DataConfig, split: str) -> Source:
+    """Opens the set of `config`, decoded into memory if it fits.
+
+    Args:
+        config: names the set and its limits.
+        split: "train", or "eval" for `config.eval_split`.
+
+    Raises:
+        ValueError: the set or split is unknown or breaks a rule; an image that cannot
+            be read is named (`UnreadableImageError`).
+    """
+    if split not in ("train", "eval"):
+        raise ValueError(f'split must be "train" or "eval", got {split!r}.')
+    training = split == "train"
+    source = open_source(
+        config.name,
+        "train" if training else config.eval_split,
+        data_dir=config.data_dir,
+        max_examples=config.train_examples if training else config.eval_examples,
+        boxes_file=config.boxes_file,
+        box_max_inside=config.box_max_inside,
+    )
+    if estimated_bytes(source) > config.memory_limit_mb * 1e6:
+        return source
+    return load_into_memory(
+        source, on_bad_image=config.on_bad_image, threads=config.threads
+    )
+
+
+def train_batches(
+    source: Source,
+    config: DataConfig,
+    batch_size: int,
+    *,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> BatchIterator:
+    """An endless iterator of training batches, shuffled and augmented.
+
+    Batch s is a function of (seed, s) alone: it does not depend on the number of
+    processes (each gets its slice of it), workers or threads.
+
+    Args:
+        source: the images.
+        config: size, augmentation, workers.
+        batch_size: of all processes together; a multiple of their number.
+        seed: of order and augmentation.
+        process_index: which slice to make.
+        process_count: how many slices there are.
+    """
+    batches = TrainBatches(
+        source,
+        config,
+        batch_size,
+        seed=seed,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return BatchIterator(batches, source, config)
+
+
+def eval_batches(
+    source: Source,
+    config: DataConfig,
+    batch_size: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> EvalIterable:
+    """Every image once, in batches of one size; padding has weight 0.
+
+    May be iterated again and again. Each process gets the same number of batches.
+    """
+    batches = EvalBatches(
+        source,
+        config,
+        batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return EvalIterable(batches, source, config)
+
+
+class BatchIterator(Iterator[Batch]):
+    """Training batches from a step on, made ahead by threads or worker processes.
+
+    Its whole state is the number of batches given: `get_state` and `set_state` speak
+    of a plain dict that goes into JSON.
+    """
+
+    def __init__(self, batches: _Batches, source: Source, config: DataConfig) -> None:
+        self._batches, self._source, self._config = batches, source, config
+        self._step = 0
+        self._engine: Iterator[Batch] | None = None
+
+    def __next__(self) -> Batch:
+        """The batch of the present step."""
+        if self._engine is None:
+            self._engine = _start(
+                self._batches, self._source, self._config, self._step, _ENDLESS
+            )
+        batch = next(self._engine)
+        self._step += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """{"step": batches given so far}."""
+        return {"step": self._step}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to the step of a state that `get_state` gave."""
+        self.close()
+        self._step = int(state["step"])
+
+    def close(self) -> None:
+        """Stops workers and threads; the next batch starts them again."""
+        _stop(self._engine)
+        self._engine = None
+
+
+class EvalIterable:
+    """The batches of an evaluation; `len` is their number."""
+
+    def __init__(self, batches: EvalBatches, source: Source, config: DataConfig):
+        self._batches, self._source, self._config = batches, source, config
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Starts from the first batch."""
+        engine = _start(self._batches, self._source, self._config, 0, len(self))
+        try:
+            yield from engine
+        finally:
+            _stop(engine)
+
+
+def _start(
+    batches: _Batches, source: Source, config: DataConfig, first: int, end: int
+) -> Iterator[Batch]:
+    """Batches first to end, made ahead by grain."""
+    workers = 0 if isinstance(source, MemorySource) else config.workers
+    if importlib.util.find_spec("grain") is None:
+        if workers:
+            raise ValueError(
+                f"data.workers = {workers} needs grain: pip install 'cram-jax[train]', "
+                "or set data.workers to 0."
+            )
+        return (batches[step] for step in range(first, end))
+    import grain
+
+    options = grain.ReadOptions(
+        num_threads=config.threads, prefetch_buffer_size=2 * config.threads
+    )
+    steps = grain.MapDataset.range(first, end)
+    dataset = steps.map(batches.__getitem__).to_iter_dataset(options)
+    if workers:
+        _parse_absl_flags()
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        )
+    return iter(dataset)
+
+
+def _stop(engine: Iterator[Batch] | None) -> None:
+    close = getattr(engine, "close", None)
+    if close is not None:
+        close()
+
+
+def _parse_absl_flags() -> None:
+    """Grain's workers refuse to start before absl has seen a command line."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["cram_jax"])
