@@ -2,8 +2,8 @@
 
 Every layer maps `[..., H, W, C]` to the same shape and dtype, gathers its statistics in
 at least float32, and sows what it multiplied by into "intermediates": "mask"
-(`[..., H, W]`) where it tells positions apart, "channel_mask" (`[..., C]`) where it tells
-channels apart. All raise ValueError for features of wrong rank or of an integer dtype.
+(`[..., H, W]`) where it tells positions apart, "channel_mask" (`[..., C]`) where it
+tells channels apart. All raise ValueError for a wrong rank and for integer features.
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cram_jax.attention import RectangularAttention
+from cram_jax.channel_attention import (
+    Bottleneck,
+    CoordinateAttention,
+    EfficientChannelAttention,
+    SqueezeExcite,
+    at_least_float32,
+    gate_channels,
+)
 from cram_jax.predictors import MomentPredictor, RegressionPredictor, Trunk
 from cram_jax.rendering import apply_mask, check_features, check_floor
 
@@ -35,24 +43,14 @@ __all__ = [
 Dtype = jax.typing.DTypeLike
 
 
-def _precise(array: jax.Array) -> jax.Array:
-    """The array in at least float32: means over many half floats lose digits."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
 def _mean_and_max_over_channels(features: jax.Array) -> jax.Array:
     """`[..., H, W, C] -> [..., H, W, 2]`."""
-    features = _precise(features)
+    features = at_least_float32(features)
     return jnp.stack([features.mean(-1), features.max(-1)], axis=-1)
 
 
-def _gate_channels(features: jax.Array, mask: jax.Array) -> jax.Array:
-    """Multiplies `[..., H, W, C]` by `[..., C]` in the features' dtype."""
-    return features * mask.astype(features.dtype)[..., None, None, :]
-
-
 def enlarge_from_grid(grid: jax.Array, height: int, width: int) -> jax.Array:
-    """Bilinear `[..., h, w] -> [..., height, width]`, undoing `pool_to_grid`'s cells."""
+    """Bilinear `[..., h, w] -> [..., height, width]`, back from `pool_to_grid`."""
     cell = -(-max(height, width) // max(grid.shape[-2:]))
     if cell == 1:
         return grid
@@ -91,7 +89,7 @@ class PositionwiseAttention(nn.Module):
         """Gates the features.
 
         Raises:
-          ValueError: also for an unknown form, and a floor or initial mask out of range.
+          ValueError: also for an unknown form, a floor or initial mask out of range.
         """
         del train
         check_features(features)
@@ -109,59 +107,15 @@ class PositionwiseAttention(nn.Module):
         elif self.form == "trunk":
             init = MomentPredictor.heat_init
             trunk = Trunk(last_kernel_init=init, name="predictor", **dtypes)
-            grid = _precise(trunk(features)[..., 0])
+            grid = at_least_float32(trunk(features)[..., 0])
             logits = enlarge_from_grid(grid, *features.shape[-3:-1])
         else:
             raise ValueError(f"form must be 'pooled' or 'trunk'; got {self.form!r}.")
         opening = math.log(self.initial_mask / (1 - self.initial_mask))
-        mask = jax.nn.sigmoid(_precise(logits) + opening)
+        mask = jax.nn.sigmoid(at_least_float32(logits) + opening)
         mask = self.floor + (1 - self.floor) * mask
         self.sow("intermediates", "mask", mask)
         return apply_mask(features, mask)
-
-
-class _Bottleneck(nn.Module):
-    """The perceptron of squeeze-and-excite: C to C / reduction to C, relu between."""
-
-    reduction: int
-    dtype: Dtype | None
-    param_dtype: Dtype
-
-    @nn.compact
-    def __call__(self, pooled: jax.Array) -> jax.Array:
-        channels = pooled.shape[-1]
-        dense = functools.partial(
-            nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype
-        )
-        hidden = dense(max(1, channels // self.reduction), name="reduce")(pooled)
-        return _precise(dense(channels, name="expand")(nn.relu(hidden)))
-
-
-class SqueezeExcite(nn.Module):
-    """Channel attention from the mean over positions (Hu et al. 2018, section 3).
-
-    Attributes:
-      reduction: channels divided by this are the hidden units, at least one.
-      dtype: computation dtype of the perceptron; None takes float32.
-      param_dtype: dtype of the parameters.
-    """
-
-    reduction: int = 16
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
-        """Gates the features."""
-        del train
-        check_features(features)
-        pooled = _precise(features).mean((-3, -2))
-        perceptron = _Bottleneck(
-            self.reduction, self.dtype, self.param_dtype, name="mlp"
-        )
-        mask = jax.nn.sigmoid(perceptron(pooled))
-        self.sow("intermediates", "channel_mask", mask)
-        return _gate_channels(features, mask)
 
 
 class CBAM(nn.Module):
@@ -187,12 +141,12 @@ class CBAM(nn.Module):
         """Gates the features."""
         del train
         check_features(features)
-        precise = _precise(features)
-        mlp = _Bottleneck(self.reduction, self.dtype, self.param_dtype, name="channel")
+        precise = at_least_float32(features)
+        mlp = Bottleneck(self.reduction, self.dtype, self.param_dtype, name="channel")
         mean, largest = precise.mean((-3, -2)), precise.max((-3, -2))
         channel_mask = jax.nn.sigmoid(mlp(mean) + mlp(largest))
         self.sow("intermediates", "channel_mask", channel_mask)
-        features = _gate_channels(features, channel_mask)
+        features = gate_channels(features, channel_mask)
         logits = nn.Conv(
             1,
             (self.kernel, self.kernel),
@@ -201,93 +155,9 @@ class CBAM(nn.Module):
             param_dtype=self.param_dtype,
             name="spatial",
         )(_mean_and_max_over_channels(features))
-        mask = jax.nn.sigmoid(_precise(logits[..., 0]))
+        mask = jax.nn.sigmoid(at_least_float32(logits[..., 0]))
         self.sow("intermediates", "mask", mask)
         return apply_mask(features, mask)
-
-
-class EfficientChannelAttention(nn.Module):
-    """A short convolution along the channels' means (ECA; Wang et al. 2020, section 3).
-
-    Attributes:
-      gamma: the kernel is the odd number next to `(log2(C) + offset) / gamma`,
-        rounded as in the authors' code.
-      offset: see `gamma`.
-      dtype: computation dtype of the convolution; None takes float32.
-      param_dtype: dtype of the parameters.
-    """
-
-    gamma: float = 2.0
-    offset: float = 1.0
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
-        """Gates the features."""
-        del train
-        check_features(features)
-        size = int(abs((math.log2(features.shape[-1]) + self.offset) / self.gamma))
-        logits = nn.Conv(
-            1,
-            (size if size % 2 else size + 1,),
-            use_bias=False,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="along_channels",
-        )(_precise(features).mean((-3, -2))[..., None])
-        mask = jax.nn.sigmoid(_precise(logits[..., 0]))
-        self.sow("intermediates", "channel_mask", mask)
-        return _gate_channels(features, mask)
-
-
-class CoordinateAttention(nn.Module):
-    """For each channel a mask over rows times one over columns (Hou et al. 2021).
-
-    The sown "mask" is the mean over channels. Statistics of the BatchNorm inside (as in
-    section 3.2 and the authors' code) are in "batch_stats".
-
-    Attributes:
-      reduction: channels divided by this are the hidden channels.
-      min_hidden: but at least so many.
-      axis_name: pmap axis over which to average BatchNorm's statistics, or None.
-      dtype: computation dtype of the convolutions; None takes float32.
-      param_dtype: dtype of the parameters.
-    """
-
-    reduction: int = 32
-    min_hidden: int = 8
-    axis_name: str | None = None
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
-        """Gates the features; `train` uses (and updates) the batch's statistics."""
-        check_features(features)
-        height, channels = features.shape[-3], features.shape[-1]
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        precise = _precise(features)
-        # A 1x1 convolution over a row of positions is a dense layer.
-        profiles = jnp.concatenate([precise.mean(-2), precise.mean(-3)], axis=-2)
-        hidden = max(self.min_hidden, channels // self.reduction)
-        profiles = nn.Dense(hidden, name="reduce", **dtypes)(profiles)
-        profiles = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            axis_name=self.axis_name,
-            name="norm",
-            **dtypes,
-        )(profiles)
-        profiles = nn.hard_swish(profiles)
-        rows, columns = profiles[..., :height, :], profiles[..., height:, :]
-        rows = jax.nn.sigmoid(_precise(nn.Dense(channels, name="rows", **dtypes)(rows)))
-        columns = nn.Dense(channels, name="columns", **dtypes)(columns)
-        columns = jax.nn.sigmoid(_precise(columns))
-        mask = jnp.einsum("...hc,...wc->...hw", rows, columns) / channels
-        self.sow("intermediates", "mask", mask)
-        features = features * rows.astype(features.dtype)[..., :, None, :]
-        return features * columns.astype(features.dtype)[..., None, :, :]
 
 
 ATTENTIONS: dict[str, Callable[..., nn.Module] | None] = {
