@@ -4,7 +4,8 @@ A similarity maps a point p to `scale * R(angle) * diag(flip, 1) * p + shift`, w
 flip +1 or -1 (-1 mirrors left and right, before anything else), R(angle) the turn
 by a positive angle (clockwise on screen), and p and the shift in the isotropic
 coordinates of `cram_jax.coordinates`. In those a turn is a turn also on a map that is
-not square. Similarities form a group, and map rectangles to rectangles exactly.
+not square. Similarities form a group, and map rectangles to rectangles exactly; what
+they do to images is in `cram_jax.warping`.
 """
 
 from __future__ import annotations
@@ -15,16 +16,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cram_jax.coordinates import map_extents, pixel_centers
 from cram_jax.rectangle import Rectangle
 
 __all__ = [
     "Similarity",
-    "inside_mask",
     "sample_similarity",
     "transform_points",
     "transform_rectangle",
-    "warp_image",
 ]
 
 
@@ -84,7 +82,7 @@ class Similarity:
 
     def compose(self, other: Similarity) -> Similarity:
         """First `other`, then `self`: the order of a product of matrices."""
-        shift_x, shift_y = _transform(self, other.shift_x, other.shift_y)
+        shift_x, shift_y = transform_coordinates(self, other.shift_x, other.shift_y)
         return Similarity(
             angle=self.angle + self.flip * other.angle,
             scale=self.scale * other.scale,
@@ -96,13 +94,14 @@ class Similarity:
     def inverse(self) -> Similarity:
         """The similarity that undoes this one."""
         linear = Similarity(-self.flip * self.angle, 1 / self.scale, flip=self.flip)
-        shift_x, shift_y = _transform(linear, -self.shift_x, -self.shift_y)
+        shift_x, shift_y = transform_coordinates(linear, -self.shift_x, -self.shift_y)
         return dataclasses.replace(linear, shift_x=shift_x, shift_y=shift_y)
 
 
-def _transform(
+def transform_coordinates(
     similarity: Similarity, x: jax.Array, y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    """Moves points given as x and y, of shapes that broadcast with `[...]`."""
     cos = similarity.scale * jnp.cos(similarity.angle)
     sin = similarity.scale * jnp.sin(similarity.angle)
     x = similarity.flip * x
@@ -174,7 +173,9 @@ def transform_points(similarity: Similarity, points: jax.typing.ArrayLike) -> ja
         raise ValueError(
             f"Points have (x, y) on their last axis, got shape {points.shape}."
         )
-    return jnp.stack(_transform(similarity, points[..., 0], points[..., 1]), axis=-1)
+    return jnp.stack(
+        transform_coordinates(similarity, points[..., 0], points[..., 1]), axis=-1
+    )
 
 
 def transform_rectangle(similarity: Similarity, rectangle: Rectangle) -> Rectangle:
@@ -189,7 +190,9 @@ def transform_rectangle(similarity: Similarity, rectangle: Rectangle) -> Rectang
     Returns:
       Rectangles `[...]`.
     """
-    center_x, center_y = _transform(similarity, rectangle.center_x, rectangle.center_y)
+    center_x, center_y = transform_coordinates(
+        similarity, rectangle.center_x, rectangle.center_y
+    )
     return Rectangle(
         center_x=center_x,
         center_y=center_y,
@@ -197,101 +200,3 @@ def transform_rectangle(similarity: Similarity, rectangle: Rectangle) -> Rectang
         half_height=similarity.scale * rectangle.half_height,
         angle=similarity.angle + similarity.flip * rectangle.angle,
     )
-
-
-def warp_image(
-    similarity: Similarity, image: jax.typing.ArrayLike, *, fill: float = 0.0
-) -> jax.Array:
-    """Moves the content of images, by bilinear interpolation.
-
-    Every pixel of the result looks up, through the inverse, where it came from.
-    Outside of the image there lie pixels of value `fill`, with which the outermost
-    ones blend. Shrinking does not smooth first: below a scale of about 1/2 details
-    alias. Masks `[..., H, W]` are warped as images with one channel, or as the
-    channels of one image.
-
-    Args:
-      similarity: similarities `[...]`.
-      image: `[..., H, W, C]`, floating point; batch axes broadcast with `[...]`.
-      fill: the value of what came from outside.
-
-    Returns:
-      `[..., H, W, C]` in the dtype of the image.
-
-    Raises:
-      ValueError: if the image has fewer than three axes, or is not floating point.
-    """
-    image = jnp.asarray(image)
-    if image.ndim < 3:
-        raise ValueError(
-            "An image to warp has the axes [..., H, W, C], got shape "
-            f"{image.shape}; add a channel axis to a mask."
-        )
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise ValueError(
-            f"An image to warp must be floating point, got {image.dtype}; scale it "
-            "first, for example image / 255."
-        )
-
-    def warp_one(image: jax.Array, *fields: jax.Array) -> jax.Array:
-        height, width, channels = image.shape
-        index, weight = _neighbours(Similarity(*fields), height, width)
-        # One gather for the four neighbours and all channels of every pixel.
-        values = image.reshape(height * width, channels)[index]
-        outside = 1 - jnp.sum(weight, axis=0)
-        moved = jnp.einsum("khw,khwc->hwc", weight, values.astype(weight.dtype))
-        return (moved + fill * outside[..., None]).astype(image.dtype)
-
-    signature = "(h,w,c),(),(),(),(),()->(h,w,c)"
-    fields = jax.tree.leaves(similarity)
-    return jnp.vectorize(warp_one, signature=signature)(image, *fields)
-
-
-def inside_mask(similarity: Similarity, height: int, width: int) -> jax.Array:
-    """How much of each pixel of a warped image came from inside the image.
-
-    Args:
-      similarity: similarities `[...]`.
-      height: rows of the image.
-      width: columns of the image.
-
-    Returns:
-      `[..., height, width]` in [0, 1]: the weight that is not the fill's in
-      `warp_image`, 1 well inside and 0 outside.
-    """
-
-    def one(*fields: jax.Array) -> jax.Array:
-        return jnp.sum(_neighbours(Similarity(*fields), height, width)[1], axis=0)
-
-    fields = jax.tree.leaves(similarity)
-    return jnp.vectorize(one, signature="(),(),(),(),()->(h,w)")(*fields)
-
-
-def _neighbours(
-    similarity: Similarity, height: int, width: int
-) -> tuple[jax.Array, jax.Array]:
-    """Flat indices and weights `[4, H, W]` of the pixels each pixel is mixed from.
-
-    The weight of a neighbour outside of the image is 0, its index is any legal one.
-    """
-    x, y = pixel_centers(height, width, dtype=similarity.angle.dtype)
-    from_x, from_y = _transform(similarity.inverse(), x, y[:, None])
-    extent_x, extent_y = map_extents(height, width)
-
-    def along_axis(position: jax.Array, extent: float, count: int):
-        # The inverse of pixel_centers. Far outside is as good as just outside, and
-        # the clip keeps the conversion to integers defined.
-        position = (position / extent + 1) * (count / 2) - 0.5
-        position = jnp.clip(position, -1, count)
-        first = jnp.floor(position)
-        fraction = position - jax.lax.stop_gradient(first)
-        index = first.astype(jnp.int32) + jnp.array([0, 1])[:, None, None]
-        weight = jnp.stack([1 - fraction, fraction])
-        weight = jnp.where((index >= 0) & (index < count), weight, 0.0)
-        return jnp.clip(index, 0, count - 1), weight
-
-    column, weight_x = along_axis(from_x, extent_x, width)
-    row, weight_y = along_axis(from_y, extent_y, height)
-    index = row[:, None] * width + column[None]
-    weight = weight_y[:, None] * weight_x[None]
-    return index.reshape(4, height, width), weight.reshape(4, height, width)
