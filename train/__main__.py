@@ -1,0 +1,101 @@
+"""`python -m train SUBCOMMAND ...`: see `--help` of each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from train.datasets.base import UnreadableImageError
+from train.errors import WRONG_USE, UserError, choose
+
+
+def _fit(arguments: Sequence[str]) -> int:
+    from train.cli import parse_fit
+
+    config = parse_fit(arguments)
+    from train.fit import fit
+
+    return fit(config)
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    from train.cli import EvaluateConfig, parse
+
+    config = parse(EvaluateConfig, "evaluate", arguments)
+    from train.evaluate import evaluate
+
+    return evaluate(config)
+
+
+def _predict(arguments: Sequence[str]) -> int:
+    from train.cli import PredictConfig, parse
+
+    config = parse(PredictConfig, "predict", arguments)
+    from train.predict import predict
+
+    return predict(config)
+
+
+def _report(arguments: Sequence[str]) -> int:
+    from train.cli import ReportConfig, parse
+
+    config = parse(ReportConfig, "report", arguments)
+    from train.report import report
+
+    return report(config)
+
+
+def _models(arguments: Sequence[str]) -> int:
+    from train.cli import ModelsConfig, parse
+
+    config = parse(ModelsConfig, "models", arguments)
+    from train.describe import print_models
+
+    return print_models(config.image_size, config.channels, config.classes)
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "fit": (_fit, "Train a network, or go on training it."),
+    "evaluate": (_evaluate, "Score a trained network on its test images."),
+    "predict": (_predict, "Class and rectangle of your own images."),
+    "report": (_report, "Compare runs: table over seeds, curves."),
+    "models": (_models, "List networks and attention layers."),
+}
+
+
+def _help() -> str:
+    lines = ["usage: python -m train SUBCOMMAND [options]", "", "subcommands:"]
+    lines += [f"  {name:<10}{about}" for name, (_, about) in COMMANDS.items()]
+    lines += ["", "Options: python -m train SUBCOMMAND --help"]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand; returns the exit code (see `train.errors`)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else WRONG_USE
+    try:
+        command, _ = COMMANDS[choose("subcommand", arguments[0], COMMANDS)]
+        return command(arguments[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except UnreadableImageError as error:
+        print(
+            f"error: {error} --data.on-bad-image skip goes on without it.",
+            file=sys.stderr,
+        )
+        return WRONG_USE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has left; so do we, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Command line options of every subcommand; tyro turns them into configs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from train.config import FitConfig
+from train.errors import UserError
+from train.presets import PRESETS, preset, summary
+
+PROGRAM = "python -m train"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Scores a trained network on its evaluation images."""
+
+    workdir: Path
+    """Directory of the run."""
+    checkpoint: str = "latest"
+    """Which checkpoint: latest, best, or the number of a step."""
+    batch_size: int | None = None
+    """Images at a time; none: as in training."""
+    split: str | None = None
+    """Split to score; none: the run's own evaluation split."""
+    train_images: bool = False
+    """Also score the training images, which shows the gap between the two."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Says what a trained network sees in images of yours, and where it looks."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files."""
+    workdir: Path
+    """Directory of the run."""
+    output: Path | None = None
+    """Directory for the pictures and predictions.json; none: WORKDIR/predictions."""
+    checkpoint: str = "latest"
+    """Which checkpoint: latest, best, or the number of a step."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Compares runs: a Markdown table over seeds, and curves as PNG."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Work directories. Runs whose configs differ only in the seed form one row."""
+    output: Path = Path("report")
+    """Directory for report.md and the curves."""
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Lists the networks and attention layers by name."""
+
+    image_size: int = 224
+    """Side of the square image for which FLOPs are counted."""
+    channels: int = 3
+    """Channels of that image."""
+    classes: int = 1000
+    """Number of classes."""
+
+
+def _take_preset(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes `--preset NAME` out of the arguments: tyro gets the others."""
+    rest, name, position = [], None, 0
+    arguments = list(arguments)
+    while position < len(arguments):
+        word = arguments[position]
+        if word == "--preset":
+            if position + 1 == len(arguments):
+                raise UserError("--preset needs a name: " + ", ".join(PRESETS) + ".")
+            position += 1
+            name = arguments[position]
+        elif word.startswith("--preset="):
+            name = word.partition("=")[2]
+        else:
+            rest.append(word)
+        position += 1
+    return name, rest
+
+
+def _fit_description() -> str:
+    lines = [
+        "Trains a network. Started again with the same work directory, it goes on",
+        "from its newest checkpoint.",
+        "",
+        "--preset NAME starts from a named experiment; other options change it:",
+        *(f"  {name}: {summary(name)}" for name in PRESETS),
+        "",
+        "Exit codes: 0 done, 2 wrong use, 3 loss not finite, 74 cannot write (full",
+        "disk), 75 stopped by SIGTERM or SIGINT with everything saved: the same",
+        "command goes on. A second signal stops at once.",
+    ]
+    return "\n".join(lines)
+
+
+def parse_fit(arguments: Sequence[str]) -> FitConfig:
+    """The config of `fit`.
+
+    Raises:
+      UserError: for an unknown preset.
+      SystemExit: from tyro, after its own message, for everything else.
+    """
+    name, rest = _take_preset(arguments)
+    default = preset(name) if name is not None else FitConfig()
+    return tyro.cli(
+        FitConfig,
+        default=default,
+        args=rest,
+        prog=f"{PROGRAM} fit",
+        description=_fit_description(),
+    )
+
+
+def parse(kind: type[Any], command: str, arguments: Sequence[str]) -> Any:
+    """The config of any other subcommand; raises SystemExit after tyro's message."""
+    return tyro.cli(kind, args=list(arguments), prog=f"{PROGRAM} {command}")

@@ -1,0 +1,44 @@
+"""Exit codes, and errors that end the program with one sentence, not a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+DONE = 0
+WRONG_USE = 2
+NOT_FINITE = 3
+CANNOT_WRITE = 74
+INTERRUPTED = 75  # EX_TEMPFAIL: everything is saved, the same command goes on.
+
+
+class UserError(Exception):
+    """Something the user can mend; `str(error)` says what and how."""
+
+    exit_code = WRONG_USE
+
+
+class NonFiniteError(UserError):
+    """A loss or gradient became NaN or infinite."""
+
+    exit_code = NOT_FINITE
+
+
+class CannotWriteError(UserError):
+    """The work directory cannot be written (most often a full disk)."""
+
+    exit_code = CANNOT_WRITE
+
+
+def choose(what: str, name: str, names: Iterable[str]) -> str:
+    """Returns `name` if it is one of `names`.
+
+    Raises:
+      UserError: otherwise, with the nearest name and all of them.
+    """
+    names = list(names)
+    if name in names:
+        return name
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UserError(f"Unknown {what} {name!r}.{hint} There are: {', '.join(names)}.")

@@ -1,0 +1,147 @@
+"""From a config and a data set to everything a run is made of."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from cram_jax.attention import attended_rectangles
+from train.config import FitConfig
+from train.errors import UserError
+from train.metrics import layer_evidence
+from train.models import (
+    build_model,
+    initial_variables,
+    intermediates_shape,
+    make_schedule,
+)
+from train.optimizer import make_optimizer
+from train.parallel import Parallel, check_batch
+from train.state import TrainState, create_state
+from train.steps import Task
+
+
+_COLOR_MEAN, _COLOR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_GRAY_MEAN, _GRAY_STD = (0.449,), (0.226,)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the network must know of its data set.
+
+    Attributes:
+      image_shape: (height, width, channels) of the network's input.
+      class_names: one per class.
+      num_examples: training images.
+      truth: rotated, box, mask, or none.
+    """
+
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    num_examples: int
+    truth: str
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel, in units of full scale: ImageNet's."""
+        return _COLOR_MEAN if self.image_shape[-1] == 3 else _GRAY_MEAN
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel, in units of full scale: ImageNet's."""
+        return _COLOR_STD if self.image_shape[-1] == 3 else _GRAY_STD
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run before its first step.
+
+    Attributes:
+      config: of the run.
+      inputs: of its data set.
+      task: that the steps close over.
+      parallel: the way to run them.
+      steps_per_epoch: batches in the training images, not rounded.
+      layers: attention layers with a spatial mask, as shapes by path.
+    """
+
+    config: FitConfig
+    inputs: Inputs
+    task: Task
+    parallel: Parallel
+    steps_per_epoch: float
+    layers: dict[str, dict[str, Any]]
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.task.total_steps
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, on the devices; a function of the seed."""
+        key, model_key = jax.random.split(jax.random.key(self.config.seed))
+        variables = initial_variables(
+            self.task.model, model_key, self.inputs.image_shape
+        )
+        state = create_state(
+            variables,
+            self.task.optimizer,
+            key,
+            averaged=self.config.optimizer.ema_decay is not None,
+            layers=self.layers,
+        )
+        return self.parallel.place(jax.tree.map(np.asarray, state))
+
+
+def make_experiment(
+    config: FitConfig, inputs: Inputs, parallel: Parallel
+) -> Experiment:
+    """Builds the network, the optimiser and their schedules.
+
+    Raises:
+      UserError: if config and data set, or config and devices, do not fit.
+    """
+    per_epoch = inputs.num_examples / config.batch_size
+    total_steps = max(round(config.epochs * per_epoch), 1)
+    try:
+        check_batch(
+            config.batch_size, parallel.device_count, config.optimizer.accumulate
+        )
+        build = functools.partial(
+            build_model,
+            config.model,
+            len(inputs.class_names),
+            precision=config.precision,
+        )
+        intermediates = intermediates_shape(build(), inputs.image_shape)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    rectangles = attended_rectangles(intermediates)
+    if config.equivariance.weight > 0 and not rectangles:
+        raise UserError(
+            "equivariance.weight needs a layer with a rectangle, and"
+            f" model.attention is {config.model.attention!r}; try rectangular."
+        )
+    task = Task(
+        model=build(axis_name=parallel.axis_name),
+        optimizer=make_optimizer(config.optimizer, total_steps),
+        config=config,
+        total_steps=total_steps,
+        schedule=make_schedule(config, tuple(rectangles), total_steps),
+        mean=inputs.mean,
+        std=inputs.std,
+        truth=inputs.truth,
+        axis_name=parallel.axis_name,
+    )
+    return Experiment(
+        config=config,
+        inputs=inputs,
+        task=task,
+        parallel=parallel,
+        steps_per_epoch=per_epoch,
+        layers=layer_evidence(intermediates),
+    )

@@ -1,0 +1,119 @@
+"""The batches of a run, and what the network must know of its data set."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import jax
+
+from train.config import FitConfig
+from train.datasets import Source
+from train.errors import UserError
+from train.experiment import Inputs
+from train.pipeline import (
+    Batch,
+    EvalIterable,
+    eval_batches,
+    input_shape,
+    load_source,
+    train_batches,
+)
+from train.prefetch import PrefetchIterator, prefetch_to_device
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    """What a data source refuses is the user's to mend: one sentence, no traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+
+
+class Feed:
+    """Training and evaluation batches of one run, this process's part of each.
+
+    Sources are opened when first asked for: an evaluation needs no training images.
+    """
+
+    def __init__(self, config: FitConfig):
+        """Opens nothing yet."""
+        self._config = config
+        self._process = {
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
+
+    @cached_property
+    def train_source(self) -> Source:
+        """The training images.
+
+        Raises:
+          UserError: if the set is unknown, not there, or broken.
+        """
+        with _named_errors():
+            return load_source(self._config.data, "train")
+
+    @cached_property
+    def eval_source(self) -> Source:
+        """The evaluation images; raises as `train_source`."""
+        with _named_errors():
+            return load_source(self._config.data, "eval")
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Shape and meaning of the images.
+
+        Raises:
+          UserError: if training and evaluation images have different classes.
+        """
+        info, test = self.train_source.info, self.eval_source.info
+        if info.class_names != test.class_names:
+            raise UserError(
+                f"The splits {info.split} and {test.split} of {info.name} must have"
+                f" the same classes; got {len(info.class_names)} and"
+                f" {len(test.class_names)}."
+            )
+        return Inputs(
+            image_shape=input_shape(info, self._config.data),
+            class_names=info.class_names,
+            num_examples=len(self.train_source),
+            truth=test.truth,
+        )
+
+    def train_batches(
+        self, step: int, put: Callable[[Batch], Any]
+    ) -> PrefetchIterator[Any]:
+        """Endless batches from `step` on, each put on the devices ahead of its use."""
+        config = self._config
+        with _named_errors():
+            batches = train_batches(
+                self.train_source,
+                config.data,
+                config.batch_size,
+                seed=config.seed,
+                **self._process,
+            )
+        batches.set_state({"step": step})
+        return prefetch_to_device(batches, put)
+
+    def eval_batches(self) -> EvalIterable:
+        """All evaluation images once; the last batch is padded."""
+        with _named_errors():
+            return eval_batches(
+                self.eval_source,
+                self._config.data,
+                self._config.batch_size,
+                **self._process,
+            )
+
+    def fixed_batch(self, count: int) -> Batch:
+        """The first evaluation images, all of them in each process."""
+        with _named_errors():
+            source = self.eval_source
+            whole = eval_batches(source, self._config.data, min(count, len(source)))
+            return next(iter(whole))
+

@@ -1,0 +1,90 @@
+"""From the config to the network, and what the network is fed besides images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cram_jax.attention import sharpness_schedule
+from cram_jax.backbones import backbone
+from cram_jax.baselines import attention_factory
+from train.config import FitConfig, ModelConfig, SharpnessConfig
+
+
+def build_model(
+    config: ModelConfig,
+    num_classes: int,
+    *,
+    precision: str = "float32",
+    axis_name: str | None = None,
+) -> nn.Module:
+    """The network of the config.
+
+    Args:
+      config: names of backbone and attention, and where the attention goes.
+      num_classes: number of logits.
+      precision: "float32" or "bf16" (bfloat16 computation, float32 parameters).
+      axis_name: pmap axis over which BatchNorm averages, or None.
+    """
+    factory = attention_factory(config.attention)
+    return backbone(config.backbone)(
+        num_classes,
+        attention=factory,
+        attention_stages=config.attention_stages if factory is not None else (),
+        axis_name=axis_name,
+        dtype=jnp.bfloat16 if precision == "bf16" else None,
+        param_dtype=jnp.float32,
+    )
+
+
+def initial_variables(
+    model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Parameters and batch statistics, made under jit so that none is made twice."""
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = jax.jit(model.init)({"params": key, "dropout": key}, images)
+    return {
+        "params": variables["params"],
+        "batch_stats": variables.get("batch_stats", {}),
+    }
+
+
+def intermediates_shape(
+    model: nn.Module, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """What the layers sow for a batch of one image, as shapes (nothing is computed)."""
+
+    def forward(images):
+        variables = model.init(jax.random.key(0), images)
+        return model.apply(variables, images, mutable=["intermediates"])[1]
+
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(forward, images).get("intermediates", {})
+
+
+def sharpness_at(
+    config: SharpnessConfig, step: jax.Array | int, total_steps: int
+) -> jax.Array:
+    """Sharpness at a step: geometric from start to end, since it is a scale."""
+    anneal_steps = max(config.anneal_fraction * total_steps, 1e-6)
+    progress = jnp.clip(jnp.asarray(step, jnp.float32) / anneal_steps, 0.0, 1.0)
+    progress = progress if config.anneal_fraction > 0 else jnp.ones(())
+    return config.start * (config.end / config.start) ** progress
+
+
+def make_schedule(
+    config: FitConfig, paths: tuple[str, ...], total_steps: int
+) -> Callable[[jax.Array], dict[str, Any]]:
+    """A function of the step that gives the network's "schedule" collection."""
+
+    def schedule(step):
+        if not paths:
+            return {}
+        value = sharpness_at(config.sharpness, step, total_steps)
+        return sharpness_schedule(paths, value)
+
+    return schedule

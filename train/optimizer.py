@@ -1,0 +1,97 @@
+"""Learning-rate schedules, parameter groups and the optimiser (optax)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train.config import OptimizerConfig
+
+PREDICTOR = "predictor"
+
+
+def path_of(path: tuple[Any, ...]) -> str:
+    """A tree path as text: `stage1_conv1/Conv_0/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def learning_rate_schedule(
+    config: OptimizerConfig, total_steps: int
+) -> Callable[[Any], jax.Array]:
+    """Learning rate by step: a linear rise, then the chosen course."""
+    warmup = round(config.warmup_fraction * total_steps)
+    rest = max(total_steps - warmup, 1)
+    peak = config.learning_rate
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, rest, config.final_fraction)
+    elif config.schedule == "step":
+        drops = {
+            max(round(point * total_steps) - warmup, 1): config.step_factor
+            for point in config.step_points
+        }
+        after = optax.piecewise_constant_schedule(peak, drops)
+    else:
+        after = optax.constant_schedule(peak)
+    if warmup == 0:
+        return after
+    # From 1/warmup, not 0: a step that changes nothing is a wasted batch.
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def learning_rate_scale(config: OptimizerConfig, path: str) -> float:
+    """Factor of one parameter's learning rate: predictors apart, frozen ones 0."""
+    if config.freeze is not None and re.search(config.freeze, path):
+        return 0.0
+    inside_predictor = PREDICTOR in path.split("/")
+    return config.predictor_scale if inside_predictor else 1.0
+
+
+def _scale_by_group(config: OptimizerConfig) -> optax.GradientTransformation:
+    def scale(path, update):
+        factor = learning_rate_scale(config, path_of(path))
+        return update if factor == 1.0 else update * factor
+
+    return optax.stateless(
+        lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates)
+    )
+
+
+def _zero_frozen(config: OptimizerConfig) -> optax.GradientTransformation:
+    def zero(path, update):
+        frozen = learning_rate_scale(config, path_of(path)) == 0.0
+        return jnp.zeros_like(update) if frozen else update
+
+    return optax.stateless(
+        lambda updates, _: jax.tree_util.tree_map_with_path(zero, updates)
+    )
+
+
+def _decays(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def make_optimizer(
+    config: OptimizerConfig, total_steps: int
+) -> optax.GradientTransformation:
+    """Clipping, the rule, weight decay, groups and the schedule, in this order."""
+    parts = [_zero_frozen(config)]
+    if config.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    decay = optax.add_decayed_weights(config.weight_decay, mask=_decays)
+    if config.name == "sgd":
+        # Coupled, as every published SGD recipe for CNNs has it.
+        parts += [decay, optax.trace(config.momentum, nesterov=True)]
+    else:
+        adam = optax.scale_by_adam(config.momentum, config.second_moment)
+        parts += [adam, decay]
+    if config.name == "lamb":
+        parts.append(optax.scale_by_trust_ratio())
+    schedule = learning_rate_schedule(config, total_steps)
+    parts += [_scale_by_group(config), optax.scale_by_learning_rate(schedule)]
+    return optax.chain(*parts)
