@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from typing import Protocol
+
+import numpy as np
 
 from train.batches import EvalBatches, TrainBatches
 from train.data_config import DataConfig
@@ -124,15 +127,21 @@ class BatchIterator(Iterator[Batch]):
     def __init__(self, batches: _Batches, source: Source, config: DataConfig) -> None:
         self._batches, self._source, self._config = batches, source, config
         self._step = 0
-        self._engine: Iterator[Batch] | None = None
+        self._engines: list[Generator[Batch, None, None]] = []  # one or none
+        # Also at exit: grain's workers and threads must end before Python does.
+        weakref.finalize(self, _close_all, self._engines)
 
     def __next__(self) -> Batch:
         """The batch of the present step."""
-        if self._engine is None:
-            self._engine = _start(
-                self._batches, self._source, self._config, self._step, _ENDLESS
+        if not self._engines:
+            self._engines.append(
+                _run(self._batches, self._source, self._config, self._step, _ENDLESS)
             )
-        batch = next(self._engine)
+        try:
+            batch = next(self._engines[0])
+        except BaseException:
+            self.close()
+            raise
         self._step += 1
         return batch
 
@@ -147,8 +156,7 @@ class BatchIterator(Iterator[Batch]):
 
     def close(self) -> None:
         """Stops workers and threads; the next batch starts them again."""
-        _stop(self._engine)
-        self._engine = None
+        _close_all(self._engines)
 
 
 class EvalIterable:
@@ -163,17 +171,13 @@ class EvalIterable:
 
     def __iter__(self) -> Iterator[Batch]:
         """Starts from the first batch."""
-        engine = _start(self._batches, self._source, self._config, 0, len(self))
-        try:
-            yield from engine
-        finally:
-            _stop(engine)
+        return _run(self._batches, self._source, self._config, 0, len(self))
 
 
-def _start(
+def _run(
     batches: _Batches, source: Source, config: DataConfig, first: int, end: int
-) -> Iterator[Batch]:
-    """Batches first to end, made ahead by grain."""
+) -> Generator[Batch, None, None]:
+    """Batches first to end, made ahead by grain's threads or worker processes."""
     workers = 0 if isinstance(source, MemorySource) else config.workers
     if importlib.util.find_spec("grain") is None:
         if workers:
@@ -181,7 +185,8 @@ def _start(
                 f"data.workers = {workers} needs grain: pip install 'cram-jax[train]', "
                 "or set data.workers to 0."
             )
-        return (batches[step] for step in range(first, end))
+        yield from (batches[step] for step in range(first, end))
+        return
     import grain
 
     options = grain.ReadOptions(
@@ -194,13 +199,20 @@ def _start(
         dataset = dataset.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         )
-    return iter(dataset)
+    iterator = iter(dataset)
+    try:
+        for batch in iterator:
+            # A worker's arrays are shared memory, which leaks if they live until exit.
+            if workers:
+                batch = {name: np.array(value) for name, value in batch.items()}
+            yield batch
+    finally:
+        iterator.close()
 
 
-def _stop(engine: Iterator[Batch] | None) -> None:
-    close = getattr(engine, "close", None)
-    if close is not None:
-        close()
+def _close_all(engines: list[Generator[Batch, None, None]]) -> None:
+    while engines:
+        engines.pop().close()
 
 
 def _parse_absl_flags() -> None:
