@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
+import io
 import logging
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -75,6 +78,8 @@ def _generated(split: str, max_examples: int | None) -> GeneratedDigits:
 
 def _prepared_builder(data_dir: Path):
     """The TFDS builder, its files in place; safe for several processes at once."""
+    import tensorflow_datasets as tfds
+
     from train.datasets.cluttered_digits_builder import Builder
 
     builder = Builder(data_dir=data_dir, file_format="array_record")
@@ -82,9 +87,13 @@ def _prepared_builder(data_dir: Path):
         return builder
     _log.warning("Preparing cluttered_digits in %s, once, about 40 s.", data_dir)
     _remove_stale(data_dir / "cluttered_digits")
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     try:
         # TFDS writes elsewhere and renames at the end, so a set is whole or absent.
-        builder.download_and_prepare(file_format="array_record")
+        # It prints that it downloads, which it does not.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(file_format="array_record")
     except OSError:
         # Another process may have been faster; its images are the same.
         if not builder.data_path.exists():
