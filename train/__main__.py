@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -74,6 +75,8 @@ def _help() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit code (see `train.errors`)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Orbax and TFDS speak of their own affairs through absl.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else WRONG_USE

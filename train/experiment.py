@@ -20,7 +20,7 @@ from train.models import (
     make_schedule,
 )
 from train.optimizer import make_optimizer
-from train.parallel import Parallel, check_batch
+from train.parallel import Parallel
 from train.state import TrainState, create_state
 from train.steps import Task
 
@@ -103,14 +103,11 @@ def make_experiment(
     """Builds the network, the optimiser and their schedules.
 
     Raises:
-      UserError: if config and data set, or config and devices, do not fit.
+      UserError: if config and data set do not fit.
     """
     per_epoch = inputs.num_examples / config.batch_size
     total_steps = max(round(config.epochs * per_epoch), 1)
     try:
-        check_batch(
-            config.batch_size, parallel.device_count, config.optimizer.accumulate
-        )
         build = functools.partial(
             build_model,
             config.model,

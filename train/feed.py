@@ -110,6 +110,16 @@ class Feed:
                 **self._process,
             )
 
+    def train_images(self) -> EvalIterable:
+        """All training images once, seen as in evaluation."""
+        with _named_errors():
+            return eval_batches(
+                self.train_source,
+                self._config.data,
+                self._config.batch_size,
+                **self._process,
+            )
+
     def fixed_batch(self, count: int) -> Batch:
         """The first evaluation images, all of them in each process."""
         with _named_errors():

@@ -11,7 +11,7 @@ from train.feed import Feed
 from train.hosts import start_hosts
 from train.interrupts import Interrupts
 from train.loop import Loop
-from train.parallel import make_parallel
+from train.parallel import check_batch, make_parallel
 from train.progress import Display
 from train.workdir import claim
 
@@ -25,8 +25,10 @@ def fit(config: FitConfig) -> int:
     start_hosts(config.hosts)
     writes = jax.process_index() == 0
     with Interrupts() as interrupts:
+        parallel, parts = make_parallel(config.parallel), config.optimizer.accumulate
+        check_batch(config.batch_size, parallel.device_count, parts)
         feed = Feed(config)
-        experiment = make_experiment(config, feed.inputs, make_parallel(config.parallel))
+        experiment = make_experiment(config, feed.inputs, parallel)
         claim(config, feed.inputs, write=writes)
         display = Display(
             experiment.total_steps, quiet=config.output.quiet or not writes

@@ -22,6 +22,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from train.errors import UserError
+
 AXIS = "batch"
 
 
@@ -35,12 +37,12 @@ def check_batch(batch_size: int, device_count: int, parts: int) -> None:
     """Refuses a batch that cannot be dealt out evenly.
 
     Raises:
-      ValueError: with the nearest size that can.
+      UserError: with the nearest size that can.
     """
     unit = device_count * parts
     if batch_size % unit:
         nearest = max(round(batch_size / unit), 1) * unit
-        raise ValueError(
+        raise UserError(
             f"batch_size must be a multiple of {unit} ({device_count} devices x"
             f" {parts} accumulated parts); got {batch_size}. Try {nearest}."
         )
@@ -166,6 +168,6 @@ def make_parallel(kind: str) -> Parallel:
 
 
 def evaluation_parallel(batch_size: int) -> JitParallel:
-    """As many of this process's devices as share the batch evenly."""
+    """As many of this process's devices as share a batch evenly."""
     devices = jax.local_devices()
     return JitParallel(devices[: math.gcd(batch_size, len(devices))])
