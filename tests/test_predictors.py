@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cram_jax.coordinates import pixel_centers
+from cram_jax.predictors import (
+    MomentPredictor,
+    RegressionPredictor,
+    heat_map_moments,
+    pool_to_grid,
+    rectangle_from_moments,
+)
+from cram_jax.rectangle import Rectangle, rectangle_covariance
+from tests.checks import assert_close, assert_tree_finite
+from tests.test_rectangle import rectangles
+
+PREDICTORS = [MomentPredictor, RegressionPredictor]
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (13, 7), (5, 31), (1, 1), (3, 2)])
+def test_pooling_averages_square_cells_and_cuts_the_last(shape):
+    values = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)
+    cell = -(-max(shape) // 4)
+    rows, columns = range(0, shape[0], cell), range(0, shape[1], cell)
+    expected = [
+        [values[:, i : i + cell, j : j + cell].mean((1, 2)) for j in columns]
+        for i in rows
+    ]
+    expected = np.moveaxis(np.array(expected), 2, 0)
+    assert_close(pool_to_grid(jnp.asarray(values), 4), expected)
+    assert_close(pool_to_grid(jnp.asarray(values[0]), 4), expected[0])
+
+
+def test_moments_agree_with_plain_sums_over_pixels():
+    height, width, cell = 9, 7, 2
+    logits = np.random.default_rng(1).normal(size=(5, 4))
+    # Spread each cell's weight evenly over its pixels, and each pixel over its square.
+    weights = np.repeat(np.repeat(np.exp(logits), cell, 0), cell, 1)[:height, :width]
+    weights = weights / weights.sum()
+    x, y = (np.asarray(axis, np.float64) for axis in pixel_centers(height, width))
+    mean_x, mean_y = (weights.sum(0) * x).sum(), (weights.sum(1) * y).sum()
+    within = (2 / height) ** 2 / 12
+    expected = [
+        mean_x,
+        mean_y,
+        (weights.sum(0) * (x - mean_x) ** 2).sum() + within,
+        (weights.sum(1) * (y - mean_y) ** 2).sum() + within,
+        (weights * np.outer(y - mean_y, x - mean_x)).sum(),
+    ]
+    actual = heat_map_moments(jnp.asarray(logits, jnp.float32), height, width)
+    assert_close(jnp.stack(actual), expected)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (57, 31), (1, 1), (2, 9)])
+def test_constant_heat_map_has_the_moments_of_the_whole_map(shape):
+    grid = pool_to_grid(jnp.zeros((*shape, 1)), 16)[..., 0]
+    moments = jnp.stack(heat_map_moments(grid, *shape))
+    height, width = np.array(shape) / max(shape)
+    assert_close(moments, [0, 0, width**2 / 3, height**2 / 3, 0], atol=1e-6)
+
+
+def test_rectangle_from_moments_has_these_moments():
+    r = rectangles(0, 64)
+    c = rectangle_covariance(r)
+    made = rectangle_from_moments(
+        r.center_x, r.center_y, c[:, 0, 0], c[:, 1, 1], c[:, 0, 1]
+    )
+    assert_close(rectangle_covariance(made), c, atol=1e-5, rtol=1e-4)
+    assert_close(made.center_x, r.center_x)
+    large = np.maximum(np.asarray(r.half_width), np.asarray(r.half_height))
+    assert_close(made.half_width, large, rtol=1e-3)
+
+
+def test_moment_gradients_finite_at_round_flat_and_empty_covariances():
+    cases = jnp.array(
+        [[0.1, 0.1, 0.0], [0.3, 0.0, 0.0], [0.2, 0.2, 0.2], [0, 0, 0], [0.1, 0.3, 0]]
+    )
+
+    def total(case):
+        zero = jnp.zeros(())
+        made = rectangle_from_moments(zero, zero, *case)
+        return jnp.sum(jnp.cos(made.as_array()))
+
+    assert_tree_finite(jax.vmap(jax.value_and_grad(total))(cases))
+
+
+def test_moment_angle_gradient_is_exact_away_from_round_maps(x64):
+    def angle(case):
+        zero = jnp.zeros(())
+        return rectangle_from_moments(zero, zero, *case).angle
+
+    # The bounded derivative differs by the ratio 1e-4 / (squared anisotropy).
+    case = jnp.array([3.0, 1.0, 0.8])
+    step = 1e-6 * jnp.eye(3)
+    expected = [(angle(case + s) - angle(case - s)) / 2e-6 for s in step]
+    assert_close(jax.grad(angle)(case), jnp.stack(expected), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("shape", [(2, 12, 20, 3), (1, 1, 1, 5), (7, 5, 2), (2, 3, 9, 9, 4)])
+def test_one_rectangle_per_map_that_sees_everything_at_first(predictor, shape):
+    features = jax.random.normal(jax.random.key(0), shape)
+    rectangle, _ = predictor().init_with_output(jax.random.key(1), features)
+    assert isinstance(rectangle, Rectangle)
+    assert rectangle.angle.shape == shape[:-3]
+    extents = np.array(shape[-3:-1])[::-1] / max(shape[-3:-1])
+    assert_close(rectangle.center_x, np.zeros(shape[:-3]), atol=0.05)
+    sizes = np.sort(np.stack([rectangle.half_width, rectangle.half_height], -1), -1)
+    assert (sizes >= np.sort(1.2 * extents)).all()
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("value", [0.0, 1.0, -1e4])
+def test_constant_features_give_finite_gradients(predictor, value):
+    features = jnp.full((2, 6, 5, 3), value)
+    variables = predictor().init(jax.random.key(0), features)
+
+    def total(params, features):
+        rectangle = predictor().apply({"params": params}, features)
+        return jnp.sum(rectangle.as_array() ** 2)
+
+    gradients = jax.grad(total, (0, 1))(variables["params"], features)
+    assert_tree_finite(gradients)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_low_precision_features_give_float32_rectangles(predictor, dtype):
+    features = jax.random.normal(jax.random.key(0), (2, 8, 8, 3), dtype)
+    rectangle, variables = predictor().init_with_output(jax.random.key(1), features)
+    for leaf in jax.tree.leaves(rectangle):
+        assert leaf.dtype == jnp.float32
+    for leaf in jax.tree.leaves(variables["params"]):
+        assert leaf.dtype == jnp.float32
+    assert_tree_finite(rectangle)
+
+
+def test_moment_rectangle_moves_with_the_features():
+    features = np.zeros((1, 32, 32, 4), np.float32)
+    features[:, 12:18, 10:15] = np.random.default_rng(0).normal(size=(6, 5, 4))
+    moved = np.roll(features, (4, 6), axis=(1, 2))
+    predictor = MomentPredictor(
+        max_grid=32, heat_init=jax.nn.initializers.normal(3.0)
+    )
+    before, variables = predictor.init_with_output(jax.random.key(3), features)
+    after = predictor.apply(variables, moved)
+    shift = np.array([6, 4]) * 2 / 32
+    # Padding and the far border give the rest.
+    assert_close(after.center_x - before.center_x, shift[:1], atol=0.02)
+    assert_close(after.center_y - before.center_y, shift[1:], atol=0.02)
+    assert_close(after.half_width, before.half_width, atol=0.02)
+
+
+def test_pool_grid_below_one_is_refused():
+    with pytest.raises(ValueError, match="got 0"):
+        pool_to_grid(jnp.zeros((4, 4, 1)), 0)
