@@ -39,7 +39,7 @@ def own_frame(rectangle):
 def test_train_and_test_digits_are_apart_and_stratified():
     train, test = split_digits("train"), split_digits("test")
     assert sorted([*train, *test]) == list(range(1797))
-    target = load_digits().target
+    _, target = load_digits(return_X_y=True)
     share = np.bincount(target[test]) / np.bincount(target)
     assert np.all(np.abs(share - 0.25) < 0.01)
 
@@ -151,6 +151,7 @@ def test_prepared_files_hold_the_images_in_order(tmp_path):
         sample, example = make_sample("train", index), source[index]
         np.testing.assert_array_equal(example.image[..., 0], sample.image)
         assert example.label == sample.label
+        assert example.rectangle is not None
         pixel = sample.rectangle.astype(np.float64) / PIXEL
         np.testing.assert_allclose(example.rectangle[:2], pixel[:2] + 24)
         np.testing.assert_allclose(example.rectangle[2:4], pixel[2:4])
@@ -210,7 +211,8 @@ def test_a_faster_process_may_have_prepared_the_set(tmp_path, monkeypatch):
     prepare = Builder.download_and_prepare
 
     def slower(builder, **arguments):
-        prepare(Builder(data_dir=tmp_path, file_format="array_record"), **arguments)
+        faster = Builder(data_dir=tmp_path, file_format="array_record")
+        prepare(faster, **arguments)  # pyright: ignore[reportCallIssue]
         raise OSError("Directory not empty")
 
     monkeypatch.setattr(Builder, "download_and_prepare", slower)
