@@ -53,10 +53,11 @@ def tiny_resnet(**options):
         ("resnet50", 25_557_032),
         # The small stem has 3 * 3 instead of 7 * 7 weights per channel pair.
         ("resnet18-small", 11_689_512 - (49 - 9) * 3 * 64),
-        # 3x3 kernels, a scale and a bias per norm, and the dense layer.
+        # 4x4 (strided) and 3x3 kernels, scale and bias per norm, the dense layer.
         (
             "convnet",
-            9 * (3 * 16 + 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
+            16 * (3 * 16 + 16 * 32 + 32 * 64)
+            + 9 * (16 * 16 + 32 * 32 + 64 * 64)
             + 2 * 2 * (16 + 32 + 64)
             + 65 * 1000,
         ),
@@ -101,6 +102,25 @@ def test_features_are_the_maps_of_all_stages(name, sides, channels):
         (1, side, side, width) for side, width in zip(sides, channels, strict=True)
     ]
     assert [stage.shape for stage in maps] == expected
+
+
+def test_convnet_keeps_centres_where_they_are():
+    # Turned by 180 degrees, image and maps must agree: no stage may look past the
+    # centre of its pixels. With 3 taps and stride 2 this fails.
+    network = backbone("convnet")(3)
+    images = jax.random.normal(jax.random.key(0), (1, 48, 48, 1))
+    variables = network.init(jax.random.key(1), images)
+
+    def turned(array):
+        return array[..., ::-1, ::-1, :]
+
+    kernels = jax.tree.map(
+        lambda leaf: leaf[::-1, ::-1] if leaf.ndim == 4 else leaf, variables
+    )
+    maps = network.apply(variables, images, method="features")
+    back = network.apply(kernels, turned(images), method="features")
+    for ours, theirs in zip(maps, back, strict=True):
+        assert_close(turned(theirs), ours)
 
 
 @pytest.mark.parametrize(
