@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import logging
 
 import numpy as np
 
 from train.data_config import DataConfig
 from train.datasets.base import DatasetInfo, Example, Source, UnreadableImageError
-from train.datasets.memory import MemorySource
+from train.datasets.memory import MemorySource, name_skipped
 from train.transforms import (
     View,
     eval_view,
@@ -24,8 +22,6 @@ from train.transforms import (
 Batch = dict[str, np.ndarray]
 
 _DEFAULT_SIZE = 224
-
-_log = logging.getLogger(__name__)
 
 
 def input_shape(info: DatasetInfo, config: DataConfig) -> tuple[int, int, int]:
@@ -157,13 +153,8 @@ def _read(source: Source, index: int, on_bad_image: str) -> tuple[Example, bool]
         except UnreadableImageError as error:
             if on_bad_image == "raise":
                 raise
-            _name_once(str(error))
+            name_skipped(str(error))
     raise ValueError(f"{source.info.name} has no readable image.")
-
-
-@functools.lru_cache(maxsize=10_000)
-def _name_once(message: str) -> None:
-    _log.warning("Skipped: %s", message)
 
 
 def _make_table(source: Source, config: DataConfig) -> Batch:

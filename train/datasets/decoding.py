@@ -106,7 +106,8 @@ def _reason(file: str | Path | IO[bytes], error: Exception) -> str:
     if isinstance(error, (IsADirectoryError, PermissionError)):
         return f"cannot be opened: {error.strerror}."
     if isinstance(error, Image.DecompressionBombError):
-        return f"is too large to decode safely ({error}); make it smaller."
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"has more than {limit:,} pixels, too many to decode; make it smaller."
     if isinstance(file, (str, Path)) and Path(file).stat().st_size == 0:
         return "is empty (zero bytes)."
     if isinstance(error, UnidentifiedImageError):

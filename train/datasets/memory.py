@@ -39,11 +39,6 @@ class MemorySource:
             raise UnreadableImageError(example)
         return example
 
-    @functools.cached_property
-    def readable(self) -> np.ndarray:
-        """Bool [n]."""
-        return np.array([isinstance(example, Example) for example in self.examples])
-
 
 def load_into_memory(
     source: Source, *, on_bad_image: str = "raise", threads: int = 2
@@ -63,7 +58,7 @@ def load_into_memory(
         except UnreadableImageError as error:
             if on_bad_image == "raise":
                 raise
-            _log.warning("Skipped: %s", error)
+            name_skipped(str(error))
             return str(error)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -82,3 +77,9 @@ def estimated_bytes(source: Source) -> int:
         mask_bytes = 0 if example.mask is None else example.mask.nbytes
         sizes.append(example.image.nbytes + mask_bytes)
     return round(len(source) * float(np.mean(sizes))) if sizes else 0
+
+
+@functools.lru_cache(maxsize=10_000)
+def name_skipped(message: str) -> None:
+    """Logs an image that is skipped; once per process, not once per epoch."""
+    _log.warning("Skipped: %s", message)
