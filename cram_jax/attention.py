@@ -55,7 +55,7 @@ class RectangularAttention(nn.Module):
         check_sharpness(self.sharpness)
         check_floor(self.floor)
         self._predictor = self.predictor(
-            dtype=self.dtype, param_dtype=self.param_dtype, name="predictor"
+            dtype=self.dtype, param_dtype=self.param_dtype, name="mask_predictor"
         )
 
     def locate(self, features: jax.Array, *, train: bool = False) -> Rectangle:

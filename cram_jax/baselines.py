@@ -103,10 +103,10 @@ class PositionwiseAttention(nn.Module):
         if self.form == "pooled":
             pooled = _mean_and_max_over_channels(features)
             kernel = (self.kernel, self.kernel)
-            logits = nn.Conv(1, kernel, name="predictor", **dtypes)(pooled)[..., 0]
+            logits = nn.Conv(1, kernel, name="mask_predictor", **dtypes)(pooled)[..., 0]
         elif self.form == "trunk":
             init = MomentPredictor.heat_init
-            trunk = Trunk(last_kernel_init=init, name="predictor", **dtypes)
+            trunk = Trunk(last_kernel_init=init, name="mask_predictor", **dtypes)
             grid = at_least_float32(trunk(features)[..., 0])
             logits = enlarge_from_grid(grid, *features.shape[-3:-1])
         else:

@@ -21,14 +21,19 @@ PREDICTORS = [MomentPredictor, RegressionPredictor]
 SHAPES = [(2, 13, 17, 3), (1, 1, 1, 5), (11, 7, 2), (2, 3, 5, 4, 2)]
 
 
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, features, *, train=False):
+        return RectangularAttention(sharpness=5.0, name="inner")(features, train=train)
+
+
 class TwoLayers(nn.Module):
     """A network with one CRAM layer at the root and one in a block."""
 
     @nn.compact
     def __call__(self, features, *, train=False):
         features = RectangularAttention(name="attention")(features, train=train)
-        block = nn.Sequential([RectangularAttention(sharpness=5.0)], name="block")
-        return block(features)
+        return Block(name="block")(features, train=train)
 
 
 def initialised(layer, features):
@@ -81,8 +86,8 @@ def test_rectangles_by_module_path():
     variables = initialised(network, features)
     _, state = network.apply(variables, features, mutable=["intermediates"])
     rectangles = attended_rectangles(state)
-    assert list(rectangles) == ["attention", "block/layers_0"]
-    assert rectangles["block/layers_0"].angle.shape == (2,)
+    assert list(rectangles) == ["attention", "block/inner"]
+    assert rectangles["block/inner"].angle.shape == (2,)
     assert attended_rectangles(state["intermediates"]).keys() == rectangles.keys()
 
 
@@ -95,7 +100,7 @@ def test_scheduled_sharpness_takes_the_place_of_the_field():
     @jax.jit
     def masks(sharpness):
         traces.append(1)
-        schedule = sharpness_schedule(["attention", "block/layers_0"], sharpness)
+        schedule = sharpness_schedule(["attention", "block/inner"], sharpness)
         _, state = network.apply(
             {**variables, **schedule}, features, mutable=["intermediates"]
         )
@@ -145,20 +150,26 @@ def test_param_dtype_reaches_every_parameter():
 
 
 def test_tabulate_names_the_predictor():
-    table = nn.tabulate(RectangularAttention(), jax.random.key(0))(
-        jnp.ones((2, 8, 8, 3))
-    )
-    assert "predictor/trunk" in table
+    wide = {"width": 200, "force_terminal": False}
+    table = nn.tabulate(
+        RectangularAttention(), jax.random.key(0), console_kwargs=wide
+    )(jnp.ones((2, 8, 8, 3)))
+    assert "mask_predictor/trunk" in table
 
 
 def test_wrapped_by_nnx():
     features = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    layer = RectangularAttention()
-    wrapped = nnx.bridge.ToNNX(layer, rngs=nnx.Rngs(0))
-    wrapped.lazy_init(features)
-    gated, state = wrapped(features, mutable=["intermediates"])
-    assert gated.shape == features.shape
-    assert list(attended_rectangles(state)) == [""]
+    for layer in (RectangularAttention(), TwoLayers()):
+        wrapped = nnx.bridge.ToNNX(layer, rngs=nnx.Rngs(0))
+        wrapped.lazy_init(features)
+        nnx.pop(wrapped, nnx.Intermediate)  # what the initialisation saw
+        gated = wrapped(features, mutable=["intermediates"])
+        assert gated.shape == features.shape
+        sown = nnx.pop(wrapped, nnx.Intermediate)
+        rectangles = attended_rectangles(nnx.to_pure_dict(sown))
+        assert "" in rectangles or list(rectangles) == ["attention", "block/inner"]
+        for rectangle in rectangles.values():
+            assert rectangle.angle.shape == (2,)
 
 
 @pytest.mark.parametrize(

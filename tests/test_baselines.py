@@ -54,7 +54,7 @@ def correlate(kernel, x):
 
 
 def oracle_positionwise(variables, x):
-    parameters = variables["params"]["predictor"]
+    parameters = variables["params"]["mask_predictor"]
     pooled = np.stack([x.mean(-1), x.max(-1)], -1)
     logits = np.stack([correlate(parameters["kernel"], one) for one in pooled])
     mask = sigmoid(logits + parameters["bias"] + np.log(0.95 / 0.05))
@@ -146,7 +146,7 @@ def test_trunk_form_is_the_enlarged_map_of_the_moment_predictors_trunk(height, w
     layer = LAYERS["positionwise-trunk"](floor=0.2)
     variables = randomised(layer, features)
     moment = predictors.MomentPredictor()
-    inner = {"params": {"trunk": variables["params"]["predictor"]}}
+    inner = {"params": {"trunk": variables["params"]["mask_predictor"]}}
     inner["params"]["log_factor"] = jnp.zeros(())
     # The moment predictor runs with these very parameters and sows its own heat map.
     apply = functools.partial(moment.apply, mutable=["intermediates"])
@@ -310,7 +310,7 @@ def test_what_multiplies_is_sown(name, sown):
 def test_the_part_that_predicts_the_mask_is_called_predictor(name):
     layer = LAYERS[name]()
     variables = jax.eval_shape(layer.init, jax.random.key(0), features_of())
-    assert set(variables["params"]) == {"predictor"}
+    assert set(variables["params"]) == {"mask_predictor"}
 
 
 @pytest.mark.parametrize("name", PLAIN)

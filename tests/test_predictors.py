@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 
 from cram_jax.coordinates import pixel_centers
-from cram_jax.predictors import (
-    MomentPredictor,
-    RegressionPredictor,
-    heat_map_moments,
-    pool_to_grid,
-    rectangle_from_moments,
-)
+from cram_jax.moments import heat_map_moments, pool_to_grid, rectangle_from_moments
+from cram_jax.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.rectangle import Rectangle, rectangle_covariance
 from tests.checks import assert_close, assert_tree_finite
 from tests.test_rectangle import rectangles
@@ -98,7 +93,9 @@ def test_moment_angle_gradient_is_exact_away_from_round_maps(x64):
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
-@pytest.mark.parametrize("shape", [(2, 12, 20, 3), (1, 1, 1, 5), (7, 5, 2), (2, 3, 9, 9, 4)])
+@pytest.mark.parametrize(
+    "shape", [(2, 12, 20, 3), (1, 1, 1, 5), (7, 5, 2), (2, 3, 9, 9, 4)]
+)
 def test_one_rectangle_per_map_that_sees_everything_at_first(predictor, shape):
     features = jax.random.normal(jax.random.key(0), shape)
     rectangle, _ = predictor().init_with_output(jax.random.key(1), features)
@@ -140,9 +137,7 @@ def test_moment_rectangle_moves_with_the_features():
     features = np.zeros((1, 32, 32, 4), np.float32)
     features[:, 12:18, 10:15] = np.random.default_rng(0).normal(size=(6, 5, 4))
     moved = np.roll(features, (4, 6), axis=(1, 2))
-    predictor = MomentPredictor(
-        max_grid=32, heat_init=jax.nn.initializers.normal(3.0)
-    )
+    predictor = MomentPredictor(max_grid=32, heat_init=jax.nn.initializers.normal(3.0))
     before, variables = predictor.init_with_output(jax.random.key(3), features)
     after = predictor.apply(variables, moved)
     shift = np.array([6, 4]) * 2 / 32

@@ -60,7 +60,11 @@ def other_names(r: Rectangle) -> list[Rectangle]:
         half_height=r.half_width,
         angle=r.angle + jnp.pi / 2,
     )
-    return [half_turn, swapped, dataclasses.replace(swapped, angle=r.angle - jnp.pi / 2)]
+    return [
+        half_turn,
+        swapped,
+        dataclasses.replace(swapped, angle=r.angle - jnp.pi / 2),
+    ]
 
 
 def polygon(parameters) -> shapely.Polygon:
@@ -134,9 +138,12 @@ def test_corners_hull_and_area_agree_with_shapely():
     corners, hull, area = rectangle_corners(r), rectangle_hull(r), rectangle_area(r)
     for i, parameters in enumerate(np.asarray(r.as_array())):
         expected = polygon(parameters)
-        assert_close(corners[i], np.array(expected.exterior.coords)[[2, 3, 0, 1]][
-            match_start(corners[i], expected)
-        ])
+        assert_close(
+            corners[i],
+            np.array(expected.exterior.coords)[[2, 3, 0, 1]][
+                match_start(corners[i], expected)
+            ],
+        )
         assert_close(hull[i], expected.bounds)
         assert_close(area[i], expected.area, rtol=1e-5)
 

@@ -18,11 +18,15 @@ ORDER = [
     "overlap",
     "rendering",
     "similarity",
+    "warping",
     "equivariance",
+    "moments",
     "predictors",
     "attention",
+    "channel_attention",
     "baselines",
     "backbones",
+    "pictures",
     "drawing",
 ]
 

@@ -12,7 +12,7 @@ import optax
 
 from train.config import OptimizerConfig
 
-PREDICTOR = "predictor"
+PREDICTOR = "mask_predictor"
 
 
 def path_of(path: tuple[Any, ...]) -> str:
