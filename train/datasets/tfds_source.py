@@ -190,7 +190,8 @@ def _builder(tfds: Any, name: str, data_dir: str) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(name.split("/")[0], tfds.list_builders(), 3)
+        known = tfds.list_builders(with_community_datasets=False)
+        close = difflib.get_close_matches(name.split("/")[0], known, 3)
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise ValueError(f"TFDS has no data set {name!r}{hint}") from error
     except ModuleNotFoundError as error:
