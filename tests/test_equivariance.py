@@ -1,6 +1,7 @@
 """The equivariance loss: zero when exact, growing, blind to size and to names."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,7 @@ def all_choices(test):
     return test
 
 
+@functools.cache
 def similarities(seed=0, count=COUNT):
     return sample_similarity(
         jax.random.key(seed),
@@ -114,7 +116,8 @@ def test_distance_grows_with_every_kind_of_error(metric, relative):
             )
             for size in range(4)
         ]
-        assert (np.diff(np.stack(values), axis=0) > 1e-5).all(), error
+        growth = np.diff(np.asarray(values, np.float64), axis=0)
+        assert growth.min() > 1e-5, error
 
 
 @all_choices
