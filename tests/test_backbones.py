@@ -56,10 +56,10 @@ def tiny_resnet(**options):
         # 4x4 (strided) and 3x3 kernels, scale and bias per norm, the dense layer.
         (
             "convnet",
-            16 * (3 * 16 + 16 * 32 + 32 * 64)
-            + 9 * (16 * 16 + 32 * 32 + 64 * 64)
-            + 2 * 2 * (16 + 32 + 64)
-            + 65 * 1000,
+            16 * (3 * 24 + 24 * 48 + 48 * 96)
+            + 9 * 96 * 96
+            + 2 * (24 + 48 + 96 + 96)
+            + 97 * 1000,
         ),
     ],
 )
@@ -84,7 +84,7 @@ def test_logits_are_float32_and_parameters_keep_their_dtype(name, dtype):
 @pytest.mark.parametrize(
     ("name", "sides", "channels"),
     [
-        ("convnet", (24, 12, 6), (16, 32, 64)),
+        ("convnet", (24, 12, 6), (24, 48, 96)),
         ("resnet18", (12, 6, 3, 2), (64, 128, 256, 512)),
         ("resnet50", (12, 6, 3, 2), (256, 512, 1024, 2048)),
         ("resnet34-small", (48, 24, 12, 6), (64, 128, 256, 512)),
