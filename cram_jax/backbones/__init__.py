@@ -14,12 +14,16 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from cram_jax.backbones.convnet import ConvNet
+from cram_jax.backbones.convnext import ConvNeXt
+from cram_jax.backbones.efficientnet import EFFICIENTNETS
+from cram_jax.backbones.mobilenet import MOBILENETS
 from cram_jax.backbones.resnet import ResNet
 
 _RESNETS = {
     "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2)),
     "resnet34": functools.partial(ResNet, depths=(3, 4, 6, 3)),
     "resnet50": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
+    "resnet101": functools.partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True),
 }
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -30,6 +34,9 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
         f"{name}-small": functools.partial(network, stem="small")
         for name, network in _RESNETS.items()
     },
+    **MOBILENETS,
+    **EFFICIENTNETS,
+    "convnext-tiny": ConvNeXt,
 }
 
 

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cram_jax.backbones.depthwise import depthwise_conv, padding_for
+
 Dtype = Any
 AttentionFactory = Callable[..., nn.Module]
 Activation = Callable[[jax.Array], jax.Array]
@@ -53,6 +55,62 @@ def check_attention_stages(
         )
 
 
+def round_channels(channels: float) -> int:
+    """The nearest multiple of 8, but not below nine tenths of what was asked for.
+
+    The rule of all MobileNets and EfficientNets (Howard et al.'s code).
+    """
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+_KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class DepthwiseConv(nn.Module):
+    """Each channel convolved with a kernel of its own; see `depthwise_conv`.
+
+    Attributes:
+      kernel: side of the square kernels.
+      strides: step in both directions.
+      same_padding: TensorFlow's padding instead of torch's (see `padding_for`).
+      use_bias: whether to add a bias.
+      kernel_init: initialiser of the kernels `[kernel, kernel, 1, C]`.
+      dtype: of the computation (default: that of input and parameters).
+      param_dtype: of the parameters.
+    """
+
+    kernel: int
+    strides: int = 1
+    same_padding: bool = False
+    use_bias: bool = False
+    kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(
+        2.0, "fan_in", "normal"
+    )
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Returns the convolved features `[..., H', W', C]`."""
+        channels = features.shape[-1]
+        shape = (self.kernel, self.kernel, 1, channels)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = None
+        if self.use_bias:
+            zeros = nn.initializers.zeros
+            bias = self.param("bias", zeros, (channels,), self.param_dtype)
+        features, kernel, bias = nn.dtypes.promote_dtype(
+            features, kernel, bias, dtype=self.dtype
+        )
+        sides = features.shape[-3:-1]
+        padding = padding_for(self.kernel, self.strides, sides, same=self.same_padding)
+        features = depthwise_conv(
+            features, kernel, strides=self.strides, padding=padding
+        )
+        return features if bias is None else features + bias
+
+
 class ConvNorm(nn.Module):
     """Convolution, BatchNorm, activation: `[..., H, W, C] -> [..., H', W', features]`.
 
@@ -60,10 +118,12 @@ class ConvNorm(nn.Module):
     "SAME" would pad a strided convolution on one side only.
 
     Attributes:
-      features: output channels.
+      features: output channels; for a depthwise convolution those of the input.
       kernel: side of the square kernel.
       strides: step in both directions.
       activation: the nonlinearity, or None for none.
+      depthwise: whether each channel is convolved by itself.
+      same_padding: TensorFlow's padding instead of torch's (see `padding_for`).
       scale_init: initialiser of BatchNorm's scale.
       momentum: of BatchNorm's running statistics (1 minus torch's).
       epsilon: of BatchNorm.
@@ -76,6 +136,8 @@ class ConvNorm(nn.Module):
     kernel: int = 3
     strides: int = 1
     activation: Activation | None = nn.relu
+    depthwise: bool = False
+    same_padding: bool = False
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     momentum: float = 0.9
     epsilon: float = 1e-5
@@ -86,17 +148,7 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns the activated features; `train` uses the batch's statistics."""
-        features = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            strides=self.strides,
-            padding=(self.kernel - 1) // 2,
-            use_bias=False,
-            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="conv",
-        )(features)
+        features = self._convolution(features.shape[-3:-1])(features)
         features = nn.BatchNorm(
             use_running_average=not train,
             momentum=self.momentum,
@@ -108,6 +160,34 @@ class ConvNorm(nn.Module):
             name="norm",
         )(features)
         return features if self.activation is None else self.activation(features)
+
+    def _convolution(self, sides: Sequence[int]) -> nn.Module:
+        settings = {
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+            "name": "conv",
+        }
+        if self.depthwise:
+            return DepthwiseConv(
+                self.kernel,
+                self.strides,
+                same_padding=self.same_padding,
+                **settings,
+            )
+        return nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            strides=self.strides,
+            padding=padding_for(
+                self.kernel,
+                self.strides,
+                sides,
+                same=self.same_padding,
+            ),
+            use_bias=False,
+            kernel_init=_KERNEL_INIT,
+            **settings,
+        )
 
 
 def max_pool(features: jax.Array, *, window: int, strides: int) -> jax.Array:
@@ -135,19 +215,28 @@ class Classifier(nn.Module):
 
     Attributes:
       num_classes: number of logits.
+      hidden: units of a dense layer in between, 0 for none.
+      activation: of that layer.
+      norm_epsilon: of a LayerNorm after the pooling, or None for none.
       param_dtype: of the parameters.
     """
 
     num_classes: int
+    hidden: int = 0
+    activation: Activation = nn.relu
+    norm_epsilon: float | None = None
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Returns the logits."""
         pooled = pool_globally(features)
-        return nn.Dense(
-            self.num_classes,
-            dtype=pooled.dtype,
-            param_dtype=self.param_dtype,
-            name="dense",
-        )(pooled)
+        dtypes = {"dtype": pooled.dtype, "param_dtype": self.param_dtype}
+        if self.norm_epsilon is not None:
+            pooled = nn.LayerNorm(
+                self.norm_epsilon, use_fast_variance=False, name="norm", **dtypes
+            )(pooled)
+        if self.hidden:
+            pooled = nn.Dense(self.hidden, name="hidden", **dtypes)(pooled)
+            pooled = self.activation(pooled)
+        return nn.Dense(self.num_classes, name="dense", **dtypes)(pooled)
