@@ -39,7 +39,13 @@ from cram_jax.rectangle import (
     rectangle_hull,
     rectangle_to_raw,
 )
-from cram_jax.rendering import apply_mask, gate, render_hard_mask, render_mask
+from cram_jax.rendering import (
+    apply_mask,
+    gate,
+    relative_sharpness,
+    render_hard_mask,
+    render_mask,
+)
 from cram_jax.similarity import (
     Similarity,
     sample_similarity,
@@ -83,6 +89,7 @@ __all__ = [
     "rectangle_hull",
     "rectangle_intersection_area",
     "rectangle_to_raw",
+    "relative_sharpness",
     "render_hard_mask",
     "render_mask",
     "rotated_iou",

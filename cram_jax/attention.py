@@ -16,6 +16,7 @@ from cram_jax.rendering import (
     check_features,
     check_floor,
     check_sharpness,
+    relative_sharpness,
     render_mask,
 )
 
@@ -35,8 +36,9 @@ class RectangularAttention(nn.Module):
     Attributes:
       predictor: makes the linen module that maps features to a `Rectangle`; called
         with `dtype`, `param_dtype` and `name`. A class or a `functools.partial`.
-      sharpness: of the mask's edges, positive. A value "sharpness" at the layer's
-        path in the collection "schedule", where there is one, takes its place
+      sharpness: of the mask's edges in units of the rectangle's size, positive (see
+        `relative_sharpness`). A value "sharpness" at the layer's path in the
+        collection "schedule", where there is one, takes its place
         (`sharpness_schedule` makes it), so that it can change without recompiling.
       floor: what the gate lets through far outside the rectangle, in [0, 1).
       dtype: computation dtype of the predictor; None takes the features'. Geometry
@@ -78,6 +80,7 @@ class RectangularAttention(nn.Module):
         sharpness = self.sharpness
         if self.has_variable("schedule", "sharpness"):
             sharpness = self.get_variable("schedule", "sharpness")
+        sharpness = relative_sharpness(rectangle, sharpness)
         mask = render_mask(rectangle, *features.shape[-3:-1], sharpness=sharpness)
         self.sow("intermediates", "rectangle", rectangle)
         self.sow("intermediates", "mask", mask)

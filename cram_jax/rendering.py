@@ -17,9 +17,15 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.coordinates import pixel_centers
-from cram_jax.rectangle import Rectangle
+from cram_jax.rectangle import MIN_HALF_SIZE, Rectangle
 
-__all__ = ["apply_mask", "gate", "render_hard_mask", "render_mask"]
+__all__ = [
+    "apply_mask",
+    "gate",
+    "relative_sharpness",
+    "render_hard_mask",
+    "render_mask",
+]
 
 
 def check_sharpness(sharpness: jax.typing.ArrayLike) -> None:
@@ -99,6 +105,32 @@ def render_mask(
     inside_width = edge(s * (half_width + along)) * edge(s * (half_width - along))
     inside_height = edge(s * (half_height + across)) * edge(s * (half_height - across))
     return inside_width * inside_height
+
+
+def relative_sharpness(
+    rectangle: Rectangle, sharpness: jax.typing.ArrayLike
+) -> jax.Array:
+    """The sharpness that makes edges soft in proportion to the rectangle (ours).
+
+    `sharpness / sqrt(half_width * half_height)`: an edge is 1 / sharpness of the mean
+    half size wide. Edges of fixed width make a rectangle of no size a soft blob of
+    that width, which training likes: with a sharpness of 5 every rectangle shrank to
+    a point. Relative edges leave such a rectangle with no mask at all. They are wide
+    while the rectangle is large, at the start, and scale with the image.
+
+    Args:
+      rectangle: rectangles `[...]`; a mean half size below 0.05 counts as 0.05.
+      sharpness: positive; broadcasts with `[...]`.
+
+    Returns:
+      `[...]`, for `render_mask`.
+
+    Raises:
+      ValueError: if a static sharpness is not positive.
+    """
+    check_sharpness(sharpness)
+    area = jnp.maximum(rectangle.half_width * rectangle.half_height, MIN_HALF_SIZE**2)
+    return sharpness / jnp.sqrt(area)
 
 
 def render_hard_mask(rectangle: Rectangle, height: int, width: int) -> jax.Array:

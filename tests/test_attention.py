@@ -14,7 +14,7 @@ from cram_jax.attention import (
 )
 from cram_jax.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.rectangle import Rectangle
-from cram_jax.rendering import render_mask
+from cram_jax.rendering import relative_sharpness, render_mask
 from tests.checks import assert_close, assert_tree_finite
 
 PREDICTORS = [MomentPredictor, RegressionPredictor]
@@ -73,7 +73,8 @@ def test_call_is_the_gate_by_the_located_rectangle():
     variables = initialised(layer, features)
     rectangle = layer.apply(variables, features, method="locate")
     gated, state = layer.apply(variables, features, mutable=["intermediates"])
-    mask = render_mask(rectangle, 13, 17, sharpness=6.0)
+    sharpness = relative_sharpness(rectangle, 6.0)
+    mask = render_mask(rectangle, 13, 17, sharpness=sharpness)
     assert_close(gated, np.asarray(features) * (0.25 + 0.75 * mask)[..., None])
     (sown,) = state["intermediates"]["rectangle"]
     assert isinstance(sown, Rectangle)
@@ -109,7 +110,8 @@ def test_scheduled_sharpness_takes_the_place_of_the_field():
 
     for sharpness in (2.0, 20.0):
         mask, rectangles = masks(sharpness)
-        expected = render_mask(rectangles["attention"], 8, 8, sharpness=sharpness)
+        own = relative_sharpness(rectangles["attention"], sharpness)
+        expected = render_mask(rectangles["attention"], 8, 8, sharpness=own)
         assert_close(mask, expected)
     assert len(traces) == 1
 

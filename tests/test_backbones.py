@@ -56,10 +56,10 @@ def tiny_resnet(**options):
         # 4x4 (strided) and 3x3 kernels, scale and bias per norm, the dense layer.
         (
             "convnet",
-            16 * (3 * 24 + 24 * 48 + 48 * 96)
-            + 9 * 96 * 96
-            + 2 * (24 + 48 + 96 + 96)
-            + 97 * 1000,
+            16 * (3 * 16 + 16 * 32 + 32 * 64)
+            + 9 * (16 * 16 + 64 * 64)
+            + 2 * (2 * 16 + 32 + 2 * 64)
+            + 65 * 1000,
         ),
     ],
 )
@@ -84,7 +84,7 @@ def test_logits_are_float32_and_parameters_keep_their_dtype(name, dtype):
 @pytest.mark.parametrize(
     ("name", "sides", "channels"),
     [
-        ("convnet", (24, 12, 6), (24, 48, 96)),
+        ("convnet", (24, 12, 6), (16, 32, 64)),
         ("resnet18", (12, 6, 3, 2), (64, 128, 256, 512)),
         ("resnet50", (12, 6, 3, 2), (256, 512, 1024, 2048)),
         ("resnet34-small", (48, 24, 12, 6), (64, 128, 256, 512)),
@@ -238,9 +238,11 @@ def test_a_residual_block_starts_as_its_shortcut(bottleneck):
 
 
 def test_batch_norm_statistics_are_those_of_all_devices():
-    network = backbone("convnet")(3, widths=(4,), strides=(2,), axis_name="devices")
+    network = backbone("convnet")(
+        3, widths=(4,), strides=(2,), convolutions=(2,), axis_name="devices"
+    )
     images = jax.random.normal(jax.random.key(0), (2, 3, 8, 8, 1))
-    alone = backbone("convnet")(3, widths=(4,), strides=(2,))
+    alone = backbone("convnet")(3, widths=(4,), strides=(2,), convolutions=(2,))
     variables = initialise(alone, images[0])
     options = {"train": True, "mutable": ["batch_stats"]}
     apply = functools.partial(network.apply, **options)
@@ -267,7 +269,11 @@ def test_an_unknown_name_is_answered_with_the_names_there_are():
         ({"attention_stages": (4,)}, jnp.zeros((8, 8, 3)), r"1\.\.3 .*got \[4\]"),
         ({"attention_stages": (0,)}, jnp.zeros((8, 8, 3)), r"1\.\.3 .*got \[0\]"),
         ({"attention": Halve}, jnp.zeros((8, 8, 3)), "attention_stages is empty"),
-        ({"widths": (4,)}, jnp.zeros((8, 8, 3)), "one stride for each width"),
+        (
+            {"widths": (4,)},
+            jnp.zeros((8, 8, 3)),
+            "one width, one stride and one number",
+        ),
     ],
 )
 def test_mistakes_are_refused_with_the_rule(options, images, message):

@@ -8,7 +8,13 @@ import shapely
 
 from cram_jax.coordinates import pixel_centers
 from cram_jax.rectangle import Rectangle, rectangle_area
-from cram_jax.rendering import apply_mask, gate, render_hard_mask, render_mask
+from cram_jax.rendering import (
+    apply_mask,
+    gate,
+    relative_sharpness,
+    render_hard_mask,
+    render_mask,
+)
 from tests.checks import (
     assert_close,
     assert_tree_finite,
@@ -97,6 +103,26 @@ def test_sharpness_may_differ_by_example_and_be_traced():
     for i in (0, 23):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], r)
         assert_close(together[i], render_mask(one, 6, 7, sharpness=float(sharpness[i])))
+
+
+def test_relative_sharpness_scales_the_mask_with_the_rectangle():
+    # Half the rectangle on a map of half as many pixels is the same picture.
+    array = jnp.array([[0.2, -0.1, 0.5, 0.3, 0.6]])
+    half = array * jnp.array([0.5, 0.5, 0.5, 0.5, 1.0])
+    r, small = Rectangle.from_array(array), Rectangle.from_array(half)
+    mask = render_mask(r, 8, 8, sharpness=relative_sharpness(r, 5.0))
+    zoomed = render_mask(small, 16, 16, sharpness=relative_sharpness(small, 5.0))
+    assert_close(zoomed[:, 4:12, 4:12], mask)
+
+
+def test_relative_sharpness_leaves_a_point_no_mask_and_finite_gradients():
+    def mass(sizes):
+        r = Rectangle.from_array(jnp.array([0.0, 0.0, 0.0, 0.0, 0.3]).at[2:4].set(sizes))
+        return render_mask(r, 16, 16, sharpness=relative_sharpness(r, 5.0)).mean()
+
+    sizes = jnp.zeros(2)
+    assert float(mass(sizes)) < 1e-3
+    assert_tree_finite(jax.grad(mass)(sizes))
 
 
 def test_gate_is_the_product_and_keeps_the_dtype():
