@@ -143,13 +143,12 @@ def test_relative_distances_do_not_see_a_common_factor(metric, relative):
 @pytest.mark.parametrize("metric", METRICS)
 def test_relative_distances_pull_no_common_size_where_absolute_ones_shrink(metric):
     first, second = (np.float32(rectangles(seed, 500)) for seed in (6, 7))
+    moves = similarities(count=500)
 
     def total(log_size, first, second, relative):
         size = jnp.stack([1, 1, jnp.exp(log_size), jnp.exp(log_size), 1])
         pair = as_rectangle(first * size), as_rectangle(second * size)
-        values = distance(
-            *pair, similarities(count=500), metric=metric, relative=relative
-        )
+        values = distance(*pair, moves, metric=metric, relative=relative)
         return jnp.mean(values)
 
     pull = jax.jit(jax.grad(total), static_argnums=3)
