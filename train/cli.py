@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +89,40 @@ def _take_preset(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return name, rest
 
 
+def option_names(kind: type[Any], prefix: str = "") -> list[str]:
+    """All options of a config class: `--optimizer.learning-rate`, ..."""
+    names = []
+    for item in dataclasses.fields(kind):
+        name = item.name.replace("_", "-")
+        if dataclasses.is_dataclass(item.default_factory):
+            names += option_names(item.default_factory, f"{prefix}{name}.")
+            continue
+        names.append(f"--{prefix}{name}")
+        if item.type in ("bool", bool):
+            names.append(f"--{prefix}no-{name}")
+    return names
+
+
+def _check_options(kind: type[Any], arguments: Sequence[str]) -> None:
+    """Refuses an unknown option with the one that was probably meant.
+
+    tyro suggests too, but only for small slips in a full name; most people forget
+    the section, as in `--learning-rate`.
+    """
+    known = [*option_names(kind), "--help", "--preset"]
+    by_last = {name.rpartition(".")[2].lstrip("-"): name for name in known}
+    for word in arguments:
+        name = word.partition("=")[0].replace("_", "-")
+        if not name.startswith("--") or name in known:
+            continue
+        last = name.rpartition(".")[2].lstrip("-")
+        close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.8)
+        near = [by_last[each] for each in close]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85) or near
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"Unknown option {name}.{hint} See --help for all.")
+
+
 def _fit_description() -> str:
     lines = [
         "Trains a network. Started again with the same work directory, it goes on",
@@ -106,11 +142,12 @@ def parse_fit(arguments: Sequence[str]) -> FitConfig:
     """The config of `fit`.
 
     Raises:
-      UserError: for an unknown preset.
+      UserError: for an unknown preset or option.
       SystemExit: from tyro, after its own message, for everything else.
     """
     name, rest = _take_preset(arguments)
     default = preset(name) if name is not None else FitConfig()
+    _check_options(FitConfig, rest)
     return tyro.cli(
         FitConfig,
         default=default,
@@ -121,5 +158,6 @@ def parse_fit(arguments: Sequence[str]) -> FitConfig:
 
 
 def parse(kind: type[Any], command: str, arguments: Sequence[str]) -> Any:
-    """The config of any other subcommand; raises SystemExit after tyro's message."""
+    """The config of any other subcommand; raises as `parse_fit`."""
+    _check_options(kind, arguments)
     return tyro.cli(kind, args=list(arguments), prog=f"{PROGRAM} {command}")

@@ -8,9 +8,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from rich.console import Console
 from rich.table import Table
 
 from cram_jax.backbones import BACKBONES, backbone
+from cram_jax.baselines import ATTENTIONS
+from train.errors import DONE, UserError
 
 
 @dataclass(frozen=True)
@@ -122,3 +125,17 @@ def backbones_table(image_size: int, channels: int, num_classes: int) -> Table:
         size = f"{count(variables['params']):,}"
         table.add_row(name, size, f"{flops:.3f}", strides)
     return table
+
+
+def print_models(image_size: int, channels: int, num_classes: int) -> int:
+    """The subcommand `models`; returns the exit code.
+
+    Raises:
+      UserError: for sizes that are not positive.
+    """
+    if min(image_size, channels, num_classes) < 1:
+        raise UserError("image_size, channels and classes must be 1 or more.")
+    console = Console()
+    console.print(backbones_table(image_size, channels, num_classes))
+    console.print("Attention layers: " + ", ".join(ATTENTIONS) + ".", highlight=False)
+    return DONE

@@ -12,7 +12,8 @@ import numpy as np
 from train.localization import localization_record
 from train.metrics import classification_record
 from train.parallel import Parallel
-from train.steps import Task, eval_step, observe
+from train.steps import eval_step, observe
+from train.task import Task
 
 
 class Evaluator:

@@ -22,8 +22,7 @@ from train.models import (
 from train.optimizer import make_optimizer
 from train.parallel import Parallel
 from train.state import TrainState, create_state
-from train.steps import Task
-
+from train.task import Task
 
 _COLOR_MEAN, _COLOR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _GRAY_MEAN, _GRAY_STD = (0.449,), (0.226,)

@@ -126,4 +126,3 @@ class Feed:
             source = self.eval_source
             whole = eval_batches(source, self._config.data, min(count, len(source)))
             return next(iter(whole))
-

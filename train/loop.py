@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 
 from train import pictures
 from train.checkpoints import Checkpoints
@@ -22,12 +21,12 @@ from train.interrupts import Interrupts
 from train.metrics import NEVER, window_record
 from train.models import sharpness_at
 from train.optimizer import learning_rate_schedule
+from train.profiling import Profiler
 from train.progress import Display
 from train.records import Records, write_json
 from train.steps import reset_window, train_step
 
 RESULT_FILE = "result.json"
-_PROFILE_START = 10
 _SHOWN = ("loss", "accuracy", "images_per_second")
 _SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
 
@@ -81,7 +80,7 @@ class Loop:
           CannotWriteError: on a full disk.
         """
         output, total = self._config.output, self._experiment.total_steps
-        with self._open(), _profiler(self) as profile:
+        with self._open(), self._profiler() as profiler:
             while self.step < total:
                 self.state = self._update(self.state, next(self._batches))
                 self.step += 1
@@ -93,12 +92,16 @@ class Loop:
                     self._evaluate()
                 if self._saves():
                     self._save()
-                profile(self.step)
+                profiler.at(self.step, self.state)
                 if interrupts.requested(agree=logs) and self.step < total:
                     self._save()
                     return INTERRUPTED
             self._finish()
         return DONE
+
+    def _profiler(self) -> Profiler:
+        steps = self._config.output.profile_steps
+        return Profiler(self._config.workdir / "profile", self.step, steps)
 
     def _evaluates(self) -> bool:
         every = self._config.output.evaluate_every * self._experiment.steps_per_epoch
@@ -229,28 +232,3 @@ class Loop:
             self._batches.close()
             if self._records is not None:
                 self._records.close()
-
-
-@contextlib.contextmanager
-def _profiler(loop: Loop) -> Iterator[Any]:
-    """Gives a function of the step that starts and stops a trace."""
-    config = loop._config
-    first = loop.step + _PROFILE_START
-    last = first + config.output.profile_steps
-    running = False
-
-    def at(step: int) -> None:
-        nonlocal running
-        if config.output.profile_steps and step == first and not running:
-            jax.profiler.start_trace(str(config.workdir / "profile"))
-            running = True
-        elif running and step == last:
-            jax.block_until_ready(loop.state)
-            jax.profiler.stop_trace()
-            running = False
-
-    try:
-        yield at
-    finally:
-        if running:
-            jax.profiler.stop_trace()

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cram_jax.coordinates import map_extents
+from cram_jax.equivariance import equivariance_loss
 from cram_jax.similarity import Similarity, sample_similarity
 from cram_jax.warping import warp_image
-from train.config import EquivarianceConfig
+from train.sections import EquivarianceConfig
 
 
 def example_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
@@ -22,7 +24,7 @@ def example_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array
 def move_images(
     config: EquivarianceConfig, keys: jax.Array, images: jax.Array
 ) -> tuple[jax.Array, Similarity]:
-    """Normalised images `[B, H, W, C]`, each moved by its own random similarity."""
+    """Images `[B, H, W, C]` in [0, 1], each moved by its own random similarity."""
 
     def sample(key):
         return sample_similarity(
@@ -33,36 +35,43 @@ def move_images(
         )
 
     similarities = jax.vmap(sample)(keys)
-    return warp_image(similarities, images), similarities
+    return warp_image(similarities, images, fill=config.fill), similarities
 
 
 def movement_loss(
     config: EquivarianceConfig,
     evidence: Mapping[str, Mapping[str, Any]],
     similarities: Similarity,
+    image_size: tuple[int, int],
+    weight: jax.Array,
 ) -> jax.Array:
-    """Mean over layers and images of the distance between moved and found rectangle.
+    """Mean distance of moved rectangles to those found in the moved images.
 
     Args:
       config: names the metric.
       evidence: of one forward pass over the originals, then the moved images.
       similarities: `[B]`, from originals to moved images.
+      image_size: (height, width).
+      weight: `[B]`, 0 for padding images.
     """
-    from cram_jax.equivariance import equivariance_loss
-
-    losses = []
-    for layer in evidence.values():
-        if "rectangle" not in layer:
-            continue
-        originals, moved = (
-            jax.tree.map(lambda leaf, half=half: jnp.split(leaf, 2)[half], rectangle)
-            for half in (0, 1)
-            for rectangle in (layer["rectangle"],)
-        )
-        losses.append(
-            equivariance_loss(originals, moved, similarities, metric=config.metric)
-        )
-    return jnp.mean(jnp.stack(losses))
+    rectangles = {
+        path: layer["rectangle"]
+        for path, layer in evidence.items()
+        if "rectangle" in layer
+    }
+    count = weight.shape[0]
+    extent_x, extent_y = map_extents(*image_size)
+    return equivariance_loss(
+        jax.tree.map(lambda leaf: leaf[:count], rectangles),
+        jax.tree.map(lambda leaf: leaf[count:], rectangles),
+        similarities,
+        metric=config.metric,
+        relative=config.relative,
+        stop_gradient=config.stop_gradient,
+        extent_x=extent_x,
+        extent_y=extent_y,
+        weights=weight,
+    )
 
 
 def weight_at(

@@ -48,7 +48,7 @@ def learning_rate_scale(config: OptimizerConfig, path: str) -> float:
     """Factor of one parameter's learning rate: predictors apart, frozen ones 0."""
     if config.freeze is not None and re.search(config.freeze, path):
         return 0.0
-    inside_predictor = PREDICTOR in path.split("/")
+    inside_predictor = any(part.endswith(PREDICTOR) for part in path.split("/"))
     return config.predictor_scale if inside_predictor else 1.0
 
 

@@ -27,7 +27,7 @@ from train.errors import UserError
 AXIS = "batch"
 
 
-def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+def _mesh(devices: Sequence[Any]) -> Mesh:
     # By process first: the ids of devices are not contiguous within a process.
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
@@ -58,7 +58,7 @@ class JitParallel:
 
     axis_name = None
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, devices: Sequence[Any] | None = None):
         """Uses `devices`, by default all of all processes."""
         mesh = _mesh(devices if devices is not None else jax.devices())
         self.device_count = mesh.size
@@ -163,7 +163,7 @@ Parallel = JitParallel | PmapParallel
 
 
 def make_parallel(kind: str) -> Parallel:
-    """ "jit" or "pmap", over all devices of all processes."""
+    """The named way, "jit" or "pmap", over all devices of all processes."""
     return PmapParallel() if kind == "pmap" else JitParallel()
 
 

@@ -61,7 +61,7 @@ def grid_of(
     for index in np.flatnonzero(np.asarray(batch["weight"]) > 0):
         known = truth != "none" and batch["rectangle_weight"][index] > 0
         true = batch["rectangle"][index] if known else None
-        pictures.append(picture_of(batch["image"][index], evidence, index, true))
+        pictures.append(picture_of(batch["image"][index], evidence, int(index), true))
     return image_grid(pictures, columns=_COLUMNS)
 
 

@@ -188,4 +188,3 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
         raise CannotWriteError(
             f"{path} cannot be written: {error.strerror or error}."
         ) from error
-

@@ -13,8 +13,7 @@ import optax
 from train.metrics import Sums, empty_window
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """The state between two steps; a checkpoint holds all of it.
 
     Attributes:
@@ -79,5 +78,5 @@ def update_average(average: Any, variables: Any, decay: float, step: jax.Array) 
     `ExponentialMovingAverage`.
     """
     count = step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
-    return jax.tree.map(lambda a, v: a + (1.0 - decay) * (v - a), average, variables)
+    rate = 1.0 - jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    return jax.tree.map(lambda a, v: a + rate * (v - a), average, variables)

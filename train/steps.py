@@ -8,17 +8,14 @@ so that a plain sum of gradients is right in all cases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from train import movement
-from train.config import FitConfig
 from train.localization import localization_sums
 from train.metrics import (
     NEVER,
@@ -28,45 +25,15 @@ from train.metrics import (
     layer_sums,
 )
 from train.state import TrainState, update_average
+from train.task import Task
 
 Batch = Mapping[str, Any]
 Variables = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Task:
-    """What stays fixed through a run; steps close over it.
-
-    Attributes:
-      model: the network.
-      optimizer: of its parameters.
-      config: of the run.
-      total_steps: of the whole training.
-      schedule: from the step to the network's "schedule" collection.
-      mean: of each channel, in units of full scale.
-      std: likewise.
-      truth: what the data set knows of the object: rotated, box, mask, or none.
-      axis_name: of pmap, or None.
-    """
-
-    model: nn.Module
-    optimizer: optax.GradientTransformation
-    config: FitConfig
-    total_steps: int
-    schedule: Callable[[jax.Array], dict[str, Any]]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    truth: str = "none"
-    axis_name: str | None = None
-
-    def normalise(self, images: jax.Array) -> jax.Array:
-        """uint8 `[..., C]` to float32 of about unit variance."""
-        mean, std = jnp.asarray(self.mean), jnp.asarray(self.std)
-        return (images.astype(jnp.float32) / 255.0 - mean) / std
-
-    def sum_over_devices(self, tree: Any) -> Any:
-        """The sum over pmap's axis; under jit sums are global already."""
-        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+def unit_range(images: jax.Array) -> jax.Array:
+    """uint8 images to float32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255.0
 
 
 def _keep_convolutions(primitive, *_, **__) -> bool:
@@ -89,7 +56,7 @@ def _forward(task: Task, params, batch_stats, images, step, key):
     if task.config.model.remat:
         apply = jax.checkpoint(apply, policy=_keep_convolutions)
     logits, updates = apply(params, batch_stats, images)
-    evidence = layer_evidence(updates.get("intermediates", {}))
+    evidence = layer_evidence(updates.get("intermediates") or {})
     return logits, updates.get("batch_stats", {}), evidence
 
 
@@ -102,27 +69,24 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> ja
 def _part_loss(params, batch_stats, part: Batch, task: Task, step, total_weight):
     """Loss of one part of the batch, as its share of the global mean."""
     settings, moving = task.config.optimizer, task.config.equivariance
-    images, labels, weight = (
-        task.normalise(part["image"]),
-        part["label"],
-        part["weight"],
-    )
+    images, labels, weight = unit_range(part["image"]), part["label"], part["weight"]
     count, similarities = images.shape[0], None
-    if moving.weight > 0:
+    if moving.moves_images:
         moved, similarities = movement.move_images(moving, part["key"], images)
         images = jnp.concatenate([images, moved])
     logits, batch_stats, evidence = _forward(
-        task, params, batch_stats, images, step, part["key"][0]
+        task, params, batch_stats, task.normalise(images), step, part["key"][0]
     )
     own_logits = logits[:count]
     losses = _cross_entropy(own_logits, labels, settings.label_smoothing)
-    if moving.weight > 0 and moving.classify_moved:
+    if moving.classify_moved:
         also = _cross_entropy(logits[count:], labels, settings.label_smoothing)
         losses = (losses + also) / 2
     entropy = jnp.sum(weight * losses)
     motion = jnp.zeros(())
-    if similarities is not None:
-        motion = movement.movement_loss(moving, evidence, similarities)
+    if moving.weight > 0:
+        size = (images.shape[1], images.shape[2])
+        motion = movement.movement_loss(moving, evidence, similarities, size, weight)
         motion = motion * jnp.sum(weight)
     loss = entropy + movement.weight_at(moving, step, task.total_steps) * motion
     correct = jnp.argmax(own_logits, axis=-1) == labels
@@ -178,6 +142,11 @@ def _gradients(task: Task, state: TrainState, batch: Batch):
     return *task.sum_over_devices((gradients, sums)), batch_stats
 
 
+def _global_norm(gradients: Any) -> jax.Array:
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
+
+
 def _add_to_window(window: Sums, sums: Sums, norm: jax.Array, step: jax.Array) -> Sums:
     """The window after one more step; the first non-finite step stays on record."""
 
@@ -202,12 +171,11 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> TrainState:
     gradients, sums, batch_stats = _gradients(task, state, batch)
     updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    average = state.average
-    if average:
+    average, decay = state.average, task.config.optimizer.ema_decay
+    if decay is not None:
         fresh = {"params": params, "batch_stats": batch_stats}
-        decay = task.config.optimizer.ema_decay
         average = update_average(average, fresh, decay, state.step)
-    norm = optax.global_norm(gradients)
+    norm = _global_norm(gradients)
     return state.replace(
         step=state.step + 1,
         params=params,
@@ -223,7 +191,9 @@ def reset_window(state: TrainState) -> TrainState:
 
     Only of a state whose steps were all finite: those notes stay as they are.
     """
-    notes = {name: state.window[name] for name in ("bad_loss_step", "bad_gradient_step")}
+    notes = {
+        name: state.window[name] for name in ("bad_loss_step", "bad_gradient_step")
+    }
     return state.replace(window=jax.tree.map(jnp.zeros_like, state.window) | notes)
 
 
@@ -231,10 +201,10 @@ def observe(task: Task, variables: Variables, step: jax.Array, images: jax.Array
     """Logits and layer evidence of uint8 images `[B, H, W, C]`, in evaluation mode."""
     logits, updates = task.model.apply(
         {**variables, **task.schedule(step)},
-        task.normalise(images),
+        task.normalise(unit_range(images)),
         mutable=["intermediates"],
     )
-    return logits, layer_evidence(updates.get("intermediates", {}))
+    return logits, layer_evidence(updates.get("intermediates") or {})
 
 
 def eval_step(task: Task, variables: Variables, step: jax.Array, batch: Batch) -> Sums:

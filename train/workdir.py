@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,27 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _is_free(name: str) -> bool:
+    return any(name == each or name.startswith(f"{each}.") for each in _FREE)
+
+
+def differing_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the fields that matter and are not the same in all configs."""
+    flats = [_flat(config) for config in configs]
+    names = sorted(set().union(*flats))
+    return [
+        name
+        for name in names
+        if not _is_free(name)
+        and any(flat.get(name) != flats[0].get(name) for flat in flats)
+    ]
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Fields that differ and may not, as "name: old, now new"."""
+    names = differing_fields([old, new])
     old, new = _flat(old), _flat(new)
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        free = any(name == each or name.startswith(f"{each}.") for each in _FREE)
-        if not free and old.get(name) != new.get(name):
-            found.append(f"{name}: {old.get(name)!r}, now {new.get(name)!r}")
-    return found
+    return [f"{name}: {old.get(name)!r}, now {new.get(name)!r}" for name in names]
 
 
 def claim(config: FitConfig, inputs: Inputs, *, write: bool) -> None:
