@@ -1,0 +1,1 @@
+"""Measurements: scripts that a person can run, results as JSON and Markdown."""
