@@ -117,7 +117,8 @@ def test_relative_sharpness_scales_the_mask_with_the_rectangle():
 
 def test_relative_sharpness_leaves_a_point_no_mask_and_finite_gradients():
     def mass(sizes):
-        r = Rectangle.from_array(jnp.array([0.0, 0.0, 0.0, 0.0, 0.3]).at[2:4].set(sizes))
+        array = jnp.array([0.0, 0.0, 0.0, 0.0, 0.3]).at[2:4].set(sizes)
+        r = Rectangle.from_array(array)
         return render_mask(r, 16, 16, sharpness=relative_sharpness(r, 5.0)).mean()
 
     sizes = jnp.zeros(2)
