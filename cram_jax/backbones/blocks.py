@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from cram_jax.backbones.depthwise import depthwise_conv, padding_for
 
@@ -100,9 +101,7 @@ class DepthwiseConv(nn.Module):
         if self.use_bias:
             zeros = nn.initializers.zeros
             bias = self.param("bias", zeros, (channels,), self.param_dtype)
-        features, kernel, bias = nn.dtypes.promote_dtype(
-            features, kernel, bias, dtype=self.dtype
-        )
+        features, kernel, bias = promote_dtype(features, kernel, bias, dtype=self.dtype)
         sides = features.shape[-3:-1]
         padding = padding_for(self.kernel, self.strides, sides, same=self.same_padding)
         features = depthwise_conv(

