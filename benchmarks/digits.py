@@ -59,6 +59,11 @@ class Options:
     """RESULTS.json and RESULTS.md are written."""
 
 
+def equivariance_weight(options: Options, layer: str) -> float | None:
+    """Layers without a rectangle see the same moved images, but have no such loss."""
+    return options.equivariance if layer.startswith("rectangular") else 0.0
+
+
 def fit_arguments(options: Options, layer: str, seed: int) -> list[str]:
     """The arguments of one training run."""
     arguments = ["--preset", "digits", "--model.attention", layer, "--seed", str(seed)]
@@ -66,7 +71,7 @@ def fit_arguments(options: Options, layer: str, seed: int) -> list[str]:
         ("--epochs", options.epochs),
         ("--model.attention-stages", options.stage),
         ("--data.train-examples", options.train_examples),
-        ("--equivariance.weight", options.equivariance if layer != "none" else None),
+        ("--equivariance.weight", equivariance_weight(options, layer)),
     ):
         if value is not None:
             arguments += [name, str(value)]

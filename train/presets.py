@@ -22,23 +22,23 @@ def digits() -> FitConfig:
     """Cluttered digits, 48 x 48: a small network that learns where the digit is.
 
     Class labels only. Each image is also shown rotated, scaled and shifted, with its
-    class, and the rectangle is asked to move along. The predictor learns ten times as
+    class, and the rectangle is asked to move along. The predictor learns five times as
     fast as the rest; edges go from soft to sharp over the first 60% of the steps.
 
     Command: python -m train fit --preset digits --workdir runs/digits
     Results: results/digits.md (python -m benchmarks.digits)
     """
     return FitConfig(
-        epochs=8.0,
+        epochs=6.0,
         batch_size=64,
         data=DataConfig(name="digits"),
         model=ModelConfig(
             backbone="convnet", attention="rectangular", attention_stages=(2,)
         ),
         optimizer=OptimizerConfig(
-            name="adamw", learning_rate=3e-3, predictor_scale=10.0, weight_decay=0.01
+            name="adamw", learning_rate=3e-3, predictor_scale=5.0, weight_decay=0.01
         ),
-        sharpness=SharpnessConfig(start=5.0, end=10.0, anneal_fraction=0.6),
+        sharpness=SharpnessConfig(start=5.0, end=12.0, anneal_fraction=0.6),
         equivariance=EquivarianceConfig(
             weight=0.3, max_angle=0.4, max_shift=0.3, classify_moved=True
         ),
