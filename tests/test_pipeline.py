@@ -3,8 +3,12 @@
 import dataclasses
 import itertools
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -367,3 +371,59 @@ def test_prefetch_raises_what_went_wrong_and_stops_its_thread():
 def test_impossible_configurations_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         DataConfig(**fields)
+
+
+# Signals
+
+
+WITH_WORKERS = """
+import dataclasses, multiprocessing, os, signal, sys, time
+from tests.test_pipeline import AUGMENTED, Numbered
+from train.pipeline import train_batches
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *_: None)
+    config = dataclasses.replace(AUGMENTED, workers=1)
+    iterator = train_batches(Numbered(11), config, 4, seed=5)
+    next(iterator)
+    os.killpg(os.getpgrp(), signal.SIGINT)
+    for _ in range(20):
+        next(iterator)
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    time.sleep(60)
+"""
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return status != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks processes up in /proc")
+def test_workers_outlive_ctrl_c_but_not_their_parent(tmp_path):
+    script = tmp_path / "with_workers.py"
+    script.write_text(WITH_WORKERS)
+    root = str(Path(__file__).parents[1])
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    try:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 1
+        assert all(map(alive, workers))
+    finally:
+        parent.kill()
+        parent.communicate()
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))

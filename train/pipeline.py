@@ -14,6 +14,7 @@ from train.data_config import DataConfig
 from train.datasets import Source, open_source
 from train.datasets.memory import MemorySource, estimated_bytes, load_into_memory
 from train.rows import Batch, input_shape
+from train.workers import in_workers, signals_blocked
 
 __all__ = [
     "Batch",
@@ -195,17 +196,19 @@ def _run(
     steps = grain.MapDataset.range(first, end)
     dataset = steps.map(batches.__getitem__).to_iter_dataset(options)
     if workers:
-        _parse_absl_flags()
-        dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        )
-    iterator = iter(dataset)
+        dataset = in_workers(dataset, workers)
+    # Grain starts its workers in here: one at once, several at the first batch.
+    with signals_blocked(workers > 0):
+        iterator = iter(dataset)
     try:
-        for batch in iterator:
+        with signals_blocked(workers > 0):
+            batch = next(iterator, None)
+        while batch is not None:
             # A worker's arrays are shared memory, which leaks if they live until exit.
             if workers:
                 batch = {name: np.array(value) for name, value in batch.items()}
             yield batch
+            batch = next(iterator, None)
     finally:
         iterator.close()
 
@@ -213,11 +216,3 @@ def _run(
 def _close_all(engines: list[Generator[Batch, None, None]]) -> None:
     while engines:
         engines.pop().close()
-
-
-def _parse_absl_flags() -> None:
-    """Grain's workers refuse to start before absl has seen a command line."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["cram_jax"])

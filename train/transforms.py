@@ -9,6 +9,7 @@ isotropic coordinates of the network input are those of `cram_jax/coordinates.py
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from PIL import Image
@@ -223,9 +224,9 @@ def _affine(
 ) -> np.ndarray:
     """(x, y) -> scale * (x, y) + shift for rectangles [..., 5], float64."""
     moved = np.array(rectangle, np.float64)
-    sizes = np.abs(scale)
-    rotated = moved[..., 4] != 0.0
-    if rotated.any() and not np.isclose(*sizes, rtol=1e-4):
+    sizes = abs(scale[0]), abs(scale[1])
+    alike = math.isclose(*sizes, rel_tol=1e-4)
+    if not alike and (moved[..., 4] != 0.0).any():
         raise ValueError(
             "A rotated rectangle stays one only where both axes scale alike, got "
             f"{sizes[0]:.4g} and {sizes[1]:.4g}; use data.crop_aspect = (1, 1)."
