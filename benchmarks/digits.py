@@ -113,45 +113,53 @@ def cell(values: list[float | None], digits: int, *, sign: str = "") -> str:
     return f"{mean:{sign}.{digits}f}{spread}"
 
 
-def markdown(runs: dict[str, list[dict]], command: str) -> str:
-    """The table of means, that of differences, and every seed's figures."""
-    first = next(iter(runs))
+def differences(values: list[float | None], others: list[float | None]) -> list[float]:
+    """Paired by seed; nothing if one of them has no such score."""
+    pairs = zip(values, others, strict=True)
+    return [a - b for a, b in pairs if a is not None and b is not None]
+
+
+def table(columns: dict[str, dict[str, list[float | None]]]) -> list[str]:
+    """One row per name: mean and interval of each score."""
     names = [name for name, _, _ in COLUMNS]
+    lines = ["| run | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    for row, values in columns.items():
+        cells = [cell(values[name], digits) for name, _, digits in COLUMNS]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def markdown(runs: dict[str, list[dict]], command: str) -> str:
+    """The table of means, the paired differences, and every seed's figures."""
+    columns = {
+        layer: {name: [score(run, key) for run in each] for name, key, _ in COLUMNS}
+        for layer, each in runs.items()
+    }
+    seeds = {
+        f"{layer}, seed {seed}": {name: [values[seed]] for name, values in all_.items()}
+        for layer, all_ in columns.items()
+        for seed in range(len(runs[layer]))
+    }
+    first = next(iter(runs))
     lines = [
         "# Cluttered digits",
         "",
         f"`{command}` on {platform.machine()}, {os.cpu_count()} cores; mean ± 95%"
-        f" interval over {len(runs[first])} seeds, class labels only.",
+        f" interval over {len(runs[first])} seeds. All runs see the same images, moved"
+        " ones included, and class labels only.",
         "",
-        "| layer | " + " | ".join(names) + " |",
-        "| --- |" + " ---: |" * len(names),
+        *table(columns),
+        "",
+        f"Test accuracy minus that of `{first}`, paired by seed:",
+        "",
     ]
-    columns = {
-        layer: {
-            name: [score(run, key) for run in evaluations] for name, key, _ in COLUMNS
-        }
-        for layer, evaluations in runs.items()
-    }
-    for layer, values in columns.items():
-        cells = [cell(values[name], digits) for name, _, digits in COLUMNS]
-        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
-    lines += ["", f"Test accuracy minus that of `{first}`, paired by seed:", ""]
-    for layer, values in columns.items():
-        if layer != first:
-            pairs = zip(
-                values["test accuracy"], columns[first]["test accuracy"], strict=True
-            )
-            differences = [a - b for a, b in pairs]
-            above = sum(difference > 0 for difference in differences)
-            text = cell(list(differences), 4, sign="+")
-            lines.append(f"- {layer}: {text}; above on {above} of {len(differences)}")
-    lines += ["", "Every seed:", "", "| layer | seed | " + " | ".join(names) + " |"]
-    lines.append("| --- | ---: |" + " ---: |" * len(names))
-    for layer, values in columns.items():
-        for seed in range(len(runs[layer])):
-            cells = [cell([values[name][seed]], digits) for name, _, digits in COLUMNS]
-            lines.append(f"| {layer} | {seed} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    for layer in list(runs)[1:]:
+        accuracy = "test accuracy"
+        paired = differences(columns[layer][accuracy], columns[first][accuracy])
+        above = sum(difference > 0 for difference in paired)
+        text = cell(list(paired), 4, sign="+")
+        lines.append(f"- {layer}: {text}; above on {above} of {len(paired)}")
+    return "\n".join([*lines, "", "Every seed:", "", *table(seeds)]) + "\n"
 
 
 def main(arguments: list[str]) -> None:
