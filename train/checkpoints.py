@@ -9,9 +9,10 @@ unseen).
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from orbax.checkpoint import checkpoint_managers as policies
 from train.config import CheckpointConfig
 from train.errors import CannotWriteError, UserError
 from train.optimizer import path_of
+from train.records import write_json
 
 DIRECTORY = "checkpoints"
 BROKEN = "checkpoints-broken"
-BEST_METRIC = "accuracy"
+SCORES = "checkpoints-scores.json"
 
 Record = dict[str, Any]
 Report = Callable[[str], None]
@@ -45,18 +47,36 @@ def checksums(state: Any) -> dict[str, int]:
     }
 
 
-def _policy(config: CheckpointConfig) -> policies.PreservationPolicy:
-    # Orbax's own `best_fn` with `max_to_keep` would delete the latest step.
-    return policies.AnyPreservationPolicy(
-        [
-            policies.LatestN(config.keep_latest),
-            policies.BestN(
-                get_metric_fn=lambda metrics: metrics[BEST_METRIC],
-                n=config.keep_best,
-                keep_checkpoints_without_metrics=False,
-            ),
-        ]
-    )
+class LatestAndBest(policies.PreservationPolicy):
+    """Keeps the newest checkpoints and those of highest score.
+
+    Orbax's own `best_fn` with `max_to_keep` would delete the latest step, and its
+    metrics, once damaged, would stop the directory from opening.
+    """
+
+    def __init__(self, config: CheckpointConfig, scores: dict[int, float]):
+        """Reads `scores`, by step, anew at every decision."""
+        self._config, self._scores = config, scores
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: Any
+    ) -> list[bool]:
+        """Whether to keep each of `checkpoints`, which come in order of their step."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = set(steps[-self._config.keep_latest :])
+        scored = [step for step in steps if step in self._scores]
+        scored.sort(key=lambda step: (self._scores[step], step))
+        kept.update(scored[len(scored) - min(self._config.keep_best, len(scored)) :])
+        return [step in kept for step in steps]
+
+
+def _read_scores(path: Path) -> dict[int, float]:
+    """Scores by step; none if the file is missing or damaged."""
+    try:
+        return {int(step): float(v) for step, v in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 @contextlib.contextmanager
@@ -90,8 +110,10 @@ class Checkpoints:
         self._broken = workdir / BROKEN
         self._read_only = read_only
         self._saving = -1
+        self._scores_file = workdir / SCORES
+        self._scores = _read_scores(self._scores_file)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_policy(config),
+            preservation_policy=LatestAndBest(config, self._scores),
             create=not read_only,
             read_only=read_only,
         )
@@ -102,18 +124,18 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step of best test accuracy among those kept."""
-        scored = {}
-        for step in self.steps():
-            metrics = self._manager.metrics(step)
-            if metrics and BEST_METRIC in metrics:
-                scored[step] = metrics[BEST_METRIC]
-        return max(scored, key=lambda step: scored[step]) if scored else None
+        """The step of highest score among those kept; None if none has one."""
+        scored = [step for step in self.steps() if step in self._scores]
+        return max(scored, key=lambda step: self._scores[step], default=None)
 
-    def save(
-        self, step: int, state: Any, record: Record, metrics: Record | None
-    ) -> None:
+    def save(self, step: int, state: Any, record: Record, score: float | None) -> None:
         """Starts saving a fetchable state; waits only for the save before it.
+
+        Args:
+          step: done so far.
+          state: fetchable.
+          record: JSON values.
+          score: by which the best are kept; None if it was not evaluated.
 
         Raises:
           CannotWriteError: if this save, or the one before it, fails.
@@ -125,15 +147,22 @@ class Checkpoints:
         record = record | {"checksums": checksums(state)}
         self._saving = step
         with _one_sentence(step):
+            self._note_score(step, score)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
                     record=ocp.args.JsonSave(record),
                 ),
-                metrics=metrics,
                 force=True,
             )
+
+    def _note_score(self, step: int, score: float | None) -> None:
+        if score is None:
+            return
+        self._scores[step] = score
+        if jax.process_index() == 0:
+            write_json(self._scores_file, self._scores)
 
     def wait(self) -> None:
         """Waits for the save under way.

@@ -204,9 +204,9 @@ class Loop:
             "scores": self._scores,
             "config": to_dict(self._config),
         }
-        metrics = self._scores if self._evaluates() else None
+        score = self._scores["accuracy"] if self._evaluates() else None
         state = self._experiment.parallel.fetchable(self.state)
-        self._checkpoints.save(self.step, state, record, metrics)
+        self._checkpoints.save(self.step, state, record, score)
 
     def _finish(self) -> None:
         self._checkpoints.wait()
