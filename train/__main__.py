@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from train.datasets.base import UnreadableImageError
-from train.errors import WRONG_USE, UserError, choose
+from train.errors import CANNOT_WRITE, WRONG_USE, UserError, choose
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def _fit(arguments: Sequence[str]) -> int:
@@ -92,12 +95,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return WRONG_USE
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         # Whoever read our output (head, less) has left; so do we, without a word.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(
+            f"error: {error.filename or 'A file'} could not be written"
+            f" ({error.strerror}); the checkpoints are whole. Make room on the disk"
+            " and start the same command again.",
+            file=sys.stderr,
+        )
+        return CANNOT_WRITE
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

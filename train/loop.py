@@ -13,7 +13,7 @@ import jax
 from train import pictures
 from train.checkpoints import Checkpoints
 from train.config import to_dict
-from train.errors import DONE, INTERRUPTED, NonFiniteError
+from train.errors import DONE, INTERRUPTED, CannotWriteError, NonFiniteError
 from train.evaluation import Evaluator
 from train.experiment import Experiment
 from train.feed import Feed
@@ -133,6 +133,7 @@ class Loop:
         return window
 
     def _advice(self, name: str, step: int) -> str:
+        self._checkpoints.wait()
         kept = self._checkpoints.steps()
         last = f"that of step {kept[-1]}" if kept else "none yet"
         rate = self._config.optimizer.learning_rate
@@ -227,6 +228,11 @@ class Loop:
         try:
             yield
             self._checkpoints.close()
+        except BaseException:
+            # What is being saved is still good, whatever went wrong after it.
+            with contextlib.suppress(CannotWriteError):
+                self._checkpoints.close()
+            raise
         finally:
             self._display.stop()
             self._batches.close()

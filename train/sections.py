@@ -169,6 +169,11 @@ class EquivarianceConfig:
     fill: float = 0.0
     """Brightness, from 0 to 1, of what comes from outside of the image."""
 
+    @property
+    def moves_images(self) -> bool:
+        """Whether a step looks at moved images at all."""
+        return self.weight > 0 or self.classify_moved
+
     def __post_init__(self):
         """Checks ranges."""
         require(self.weight >= 0, "weight must not be negative", self.weight)
