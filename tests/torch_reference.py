@@ -4,6 +4,7 @@
 efficientnet-lite-pytorch installed) writes the recorded logits anew.
 """
 
+import importlib
 import json
 import pathlib
 import zlib
@@ -38,6 +39,9 @@ TORCHVISION = {
     "efficientnet-b2": "efficientnet_b2",
     "convnext-tiny": "convnext_tiny",
 }
+
+
+_LIBRARIES = []
 
 
 def draw_array(name, shape):
@@ -106,26 +110,24 @@ def import_torchvision():
     Its modules register fake versions of two operators on import, which fails where
     the compiled ones could not be loaded. No classifier uses them.
     """
-    import torch
-
     try:
-        import torchvision
+        return importlib.import_module("torchvision")
     except RuntimeError:
+        torch = importlib.import_module("torch")
         library = torch.library.Library("torchvision", "DEF")
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float t) -> Tensor")
-        import_torchvision.library = library  # Lives as long as the process.
-        import torchvision
-    return torchvision
+        _LIBRARIES.append(library)  # The operators live as long as this.
+        return importlib.import_module("torchvision")
 
 
 def torch_network(name):
     """The torch original with `CLASSES` logits, in evaluation mode."""
     if "lite" in name:
-        from efficientnet_lite_pytorch import EfficientNet
-
+        package = importlib.import_module("efficientnet_lite_pytorch")
         # With an image size the package would fix the padding for that size.
-        network = EfficientNet.from_name(name, image_size=None, num_classes=CLASSES)
+        options = {"image_size": None, "num_classes": CLASSES}
+        network = package.EfficientNet.from_name(name, **options)
     else:
         models = import_torchvision().models
         network = getattr(models, TORCHVISION[name])(num_classes=CLASSES)
@@ -134,8 +136,7 @@ def torch_network(name):
 
 def draw_into(network):
     """Fills a torch network with the drawn weights and returns its state dict."""
-    import torch
-
+    torch = importlib.import_module("torch")
     state = {
         key: torch.from_numpy(np.asarray(draw_array(key, tuple(value.shape))))
         for key, value in network.state_dict().items()
@@ -145,8 +146,7 @@ def draw_into(network):
 
 
 def torch_logits(network, images):
-    import torch
-
+    torch = importlib.import_module("torch")
     with torch.no_grad():
         return [
             network(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))[0].numpy()
