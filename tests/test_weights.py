@@ -64,7 +64,7 @@ class Halve(nn.Module):
 
 def test_a_network_of_our_own_keeps_our_names(tmp_path):
     pytest.importorskip("safetensors")
-    network = backbone("convnet")(3, widths=(2,), strides=(1,))
+    network = backbone("convnet")(3, widths=(2,), strides=(1,), convolutions=(1,))
     variables = network.init(jax.random.key(0), jnp.zeros((4, 4, 1)))
     weights.save_safetensors(tmp_path / "a.safetensors", variables)
     state = weights.read_state_dict(tmp_path / "a.safetensors")
