@@ -72,7 +72,7 @@ class RegressionPredictor(nn.Module):
     Like the localisation net of a spatial transformer, and with its weakness: at
     the network's own learning rate it saturates. The dense layer therefore starts
     small, and training should give the predictor a learning rate of its own (a
-    tenth; `train/` does). The map's size is fixed by the first call.
+    tenth: `--optimizer.predictor-scale 0.1`). The first call fixes the map's size.
 
     Attributes:
       width: channels of the trunk.

@@ -1,4 +1,4 @@
-"""Our backbones against the torch originals, side by side (`make test-torch`)."""
+"""Our backbones against the torch originals, side by side (`pytest -m torch`, with torch and torchvision)."""
 
 import importlib
 import importlib.util
