@@ -57,8 +57,9 @@ def gaussian_distance_squared(a: Rectangle, b: Rectangle) -> jax.Array:
     trace_of_product = (trace_a * trace_b + cos_a * cos_b + sin_a * sin_b) / 2
     root = _safe_sqrt(jnp.maximum(trace_of_product, 0) + 2 * root_a * root_b)
     divisor = trace_a + trace_b + 2 * root
-    positive = divisor > 0
-    # Two rectangles of no size have no shape to compare: 0 / 0 must not appear.
+    # Below, the square of its inverse overflows in the gradient.
+    positive = divisor > 1e-18
+    # Two rectangles of no size have no shape to compare.
     shapes = jnp.where(positive, shapes / jnp.where(positive, divisor, 1.0), 0.0)
     return centers + shapes
 
