@@ -153,9 +153,9 @@ def test_param_dtype_reaches_every_parameter():
 
 def test_tabulate_names_the_predictor():
     wide = {"width": 200, "force_terminal": False}
-    table = nn.tabulate(
-        RectangularAttention(), jax.random.key(0), console_kwargs=wide
-    )(jnp.ones((2, 8, 8, 3)))
+    table = nn.tabulate(RectangularAttention(), jax.random.key(0), console_kwargs=wide)(
+        jnp.ones((2, 8, 8, 3))
+    )
     assert "mask_predictor/trunk" in table
 
 

@@ -1,4 +1,4 @@
-"""Our backbones against the torch originals, side by side (`pytest -m torch`, with torch and torchvision)."""
+"""Our backbones beside the torch originals (`pytest -m torch`, with torchvision)."""
 
 import importlib
 import importlib.util
