@@ -26,6 +26,7 @@ $(VENV)/dev.stamp: $(VENV)/test.stamp
 demo: $(VENV)/test.stamp
 	$(BIN)/python -m train fit --preset digits --workdir $(RUN)
 	$(BIN)/python -m train evaluate --workdir $(RUN)
+	@echo "Test images, true rectangle white, where the network looked yellow: $$(ls $(RUN)/pictures/*.png | tail -1)"
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n $(JOBS)
