@@ -16,17 +16,14 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from train.evaluate import RESULT_FILE
-from train.report import mean_and_interval
+from benchmarks.tables import by_seed, paired, run_once, score, table
 
-# Name in the table, key in evaluation.json (L: the layer), and how many digits.
 COLUMNS = (
     ("test accuracy", "test/accuracy", 4),
     ("train accuracy", "train/accuracy", 4),
@@ -78,67 +75,11 @@ def fit_arguments(options: Options, layer: str, seed: int) -> list[str]:
     return arguments
 
 
-def run_once(options: Options, layer: str, seed: int) -> dict:
-    """Trains and evaluates, unless that is done; returns evaluation.json."""
-    workdir = options.workdir / f"{layer}-{seed}"
-    result = workdir / RESULT_FILE
-    if not result.exists():
-        program = [sys.executable, "-m", "train"]
-        place = ["--workdir", str(workdir)]
-        fit = [*program, "fit", *fit_arguments(options, layer, seed), *place]
-        subprocess.run(fit, check=True)
-        evaluate = [*program, "evaluate", *place, "--train-images"]
-        subprocess.run(evaluate, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(result.read_text())
-
-
-def score(evaluation: dict, key: str) -> float | None:
-    """One number of an evaluation; L in the key stands for its first layer."""
-    split, name = key.split("/", 1)
-    scores = evaluation[split]
-    if name.startswith("L/"):
-        ending = name[1:]
-        found = [key for key in scores if key.endswith(ending)]
-        return scores[found[0]] if found else None
-    return scores.get(name)
-
-
-def cell(values: list[float | None], digits: int, *, sign: str = "") -> str:
-    """Mean and interval, or nothing where a layer has no such score."""
-    present = [value for value in values if value is not None]
-    if not present or len(present) < len(values):
-        return ""
-    mean, interval = mean_and_interval(present)
-    spread = "" if interval is None else f" ± {interval:.{digits}f}"
-    return f"{mean:{sign}.{digits}f}{spread}"
-
-
-def differences(values: list[float | None], others: list[float | None]) -> list[float]:
-    """Paired by seed; nothing if one of them has no such score."""
-    pairs = zip(values, others, strict=True)
-    return [a - b for a, b in pairs if a is not None and b is not None]
-
-
-def table(columns: dict[str, dict[str, list[float | None]]]) -> list[str]:
-    """One row per name: mean and interval of each score."""
-    names = [name for name, _, _ in COLUMNS]
-    lines = ["| run | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
-    for row, values in columns.items():
-        cells = [cell(values[name], digits) for name, _, digits in COLUMNS]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return lines
-
-
 def markdown(runs: dict[str, list[dict]], command: str) -> str:
     """The table of means, the paired differences, and every seed's figures."""
-    columns = {
+    rows = {
         layer: {name: [score(run, key) for run in each] for name, key, _ in COLUMNS}
         for layer, each in runs.items()
-    }
-    seeds = {
-        f"{layer}, seed {seed}": {name: [values[seed]] for name, values in all_.items()}
-        for layer, all_ in columns.items()
-        for seed in range(len(runs[layer]))
     }
     first = next(iter(runs))
     lines = [
@@ -148,18 +89,13 @@ def markdown(runs: dict[str, list[dict]], command: str) -> str:
         f" interval over {len(runs[first])} seeds. All runs see the same images, moved"
         " ones included, and class labels only.",
         "",
-        *table(columns),
+        *table(rows, COLUMNS),
         "",
         f"Test accuracy minus that of `{first}`, paired by seed:",
         "",
+        *paired(rows, COLUMNS[0], first=first),
     ]
-    for layer in list(runs)[1:]:
-        accuracy = "test accuracy"
-        paired = differences(columns[layer][accuracy], columns[first][accuracy])
-        above = sum(difference > 0 for difference in paired)
-        text = cell(list(paired), 4, sign="+")
-        lines.append(f"- {layer}: {text}; above on {above} of {len(paired)}")
-    return "\n".join([*lines, "", "Every seed:", "", *table(seeds)]) + "\n"
+    return "\n".join([*lines, "", "Every seed:", "", *table(by_seed(rows), COLUMNS)])
 
 
 def main(arguments: list[str]) -> None:
@@ -169,10 +105,12 @@ def main(arguments: list[str]) -> None:
     # Seed by seed, so that an interrupted benchmark has whole pairs.
     for seed in range(options.seeds):
         for layer in options.layers:
-            runs.setdefault(layer, []).append(run_once(options, layer, seed))
+            workdir = options.workdir / f"{layer}-{seed}"
+            run = run_once(workdir, fit_arguments(options, layer, seed))
+            runs.setdefault(layer, []).append(run)
     command = shlex.join(["python", "-m", "benchmarks.digits", *arguments])
     options.results.parent.mkdir(parents=True, exist_ok=True)
-    text = markdown(runs, command)
+    text = markdown(runs, command) + "\n"
     options.results.with_suffix(".md").write_text(text)
     record = {"command": command, "machine": platform.machine(), "runs": runs}
     options.results.with_suffix(".json").write_text(json.dumps(record, indent=1))

@@ -1,4 +1,5 @@
-from benchmarks.digits import Options, cell, fit_arguments, markdown, score
+from benchmarks.digits import Options, fit_arguments, markdown
+from benchmarks.tables import cell, score
 from train.cli import parse_fit
 
 

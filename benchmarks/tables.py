@@ -1,0 +1,93 @@
+"""What the benchmarks share: a run with its evaluation, and tables over seeds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.evaluate import RESULT_FILE
+from train.report import mean_and_interval
+
+# Name in the table, key in evaluation.json (L: the layer), and how many digits.
+Column = tuple[str, str, int]
+Values = list[float | None]
+
+
+def run_once(workdir: Path, arguments: list[str]) -> dict:
+    """Trains with these arguments of `fit` and evaluates, unless that is done.
+
+    Returns evaluation.json, whose splits are "test" and "train".
+    """
+    result = workdir / RESULT_FILE
+    if not result.exists():
+        program = [sys.executable, "-m", "train"]
+        place = ["--workdir", str(workdir)]
+        subprocess.run([*program, "fit", *arguments, *place], check=True)
+        evaluate = [*program, "evaluate", *place, "--train-images"]
+        subprocess.run(evaluate, check=True, stdout=subprocess.DEVNULL)
+    return json.loads(result.read_text())
+
+
+def score(evaluation: dict, key: str) -> float | None:
+    """One number of an evaluation; L in the key stands for its first layer."""
+    split, name = key.split("/", 1)
+    scores = evaluation[split]
+    if name.startswith("L/"):
+        ending = name[1:]
+        found = [key for key in scores if key.endswith(ending)]
+        return scores[found[0]] if found else None
+    return scores.get(name)
+
+
+def cell(values: Values, digits: int, *, sign: str = "") -> str:
+    """Mean and interval, or nothing where a layer has no such score."""
+    present = [value for value in values if value is not None]
+    if not present or len(present) < len(values):
+        return ""
+    mean, interval = mean_and_interval(present)
+    spread = "" if interval is None else f" ± {interval:.{digits}f}"
+    return f"{mean:{sign}.{digits}f}{spread}"
+
+
+def differences(values: Values, others: Values) -> list[float]:
+    """Paired by seed; nothing if one of them has no such score."""
+    pairs = zip(values, others, strict=True)
+    return [a - b for a, b in pairs if a is not None and b is not None]
+
+
+def table(rows: dict[str, dict[str, Values]], columns: Sequence[Column]) -> list[str]:
+    """One row per name: mean and interval of each score."""
+    names = [name for name, _, _ in columns]
+    lines = ["| run | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    for row, values in rows.items():
+        cells = [cell(values[name], digits) for name, _, digits in columns]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def by_seed(rows: dict[str, dict[str, Values]]) -> dict[str, dict[str, Values]]:
+    """One row for every seed of every row."""
+    return {
+        f"{row}, seed {seed}": {name: [each[seed]] for name, each in values.items()}
+        for row, values in rows.items()
+        for seed in range(len(next(iter(values.values()))))
+    }
+
+
+def paired(
+    rows: dict[str, dict[str, Values]], column: Column, *, first: str
+) -> list[str]:
+    """A line for every other row: its score minus that of `first`, seed by seed."""
+    name, _, digits = column
+    lines = []
+    for row, values in rows.items():
+        pairs = differences(values[name], rows[first][name])
+        if row == first or not pairs:
+            continue
+        above = sum(difference > 0 for difference in pairs)
+        text = cell(list(pairs), digits, sign="+")
+        lines.append(f"- {row}: {text}; above on {above} of {len(pairs)}")
+    return lines
