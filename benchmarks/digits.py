@@ -1,17 +1,20 @@
 """Attention layers compared on cluttered digits, seed by seed.
 
-    python -m benchmarks.digits                       # none, rectangular; 5 seeds
-    python -m benchmarks.digits --layers none positionwise-trunk rectangular
-    python -m benchmarks.digits --seeds 2 --epochs 2  # smaller
+    python -m benchmarks.digits                          # the comparison
+    python -m benchmarks.digits --seeds 2 --more-seeds 1 --epochs 1   # smaller
+    python -m benchmarks.digits --studies preset --results results/digits_preset
 
-Every run is `python -m train fit --preset digits` with another layer and seed, in a
-directory of its own; started again, the benchmark goes on where it stopped. It writes
-RESULTS.json and RESULTS.md: mean and 95% interval over seeds, and the difference to
-the first layer, paired by seed.
+Every run is `python -m train fit --preset digits` with another layer, stage, number of
+training images or seed, in a directory of its own; started again, the benchmark goes
+on where it stopped. All runs take the same number of steps and see the same images,
+moved ones included; only rectangles have an equivariance loss, and not all of them.
+It writes RESULTS.json, RESULTS.md and RESULTS.png: mean and 95% interval over seeds,
+differences paired by seed, and what they say of the paper's claims.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -19,102 +22,157 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
-from benchmarks.tables import by_seed, paired, run_once, score, table
+from benchmarks import digits_report
+from benchmarks.tables import run_all
 
-COLUMNS = (
-    ("test accuracy", "test/accuracy", 4),
-    ("train accuracy", "train/accuracy", 4),
-    ("IoU", "test/L/iou", 3),
-    ("share IoU >= 0.5", "test/L/corloc", 3),
-    ("centre error (px)", "test/L/center_error", 2),
-    ("mask mass on object", "test/L/mass_on_object", 3),
+# The learning rate of a regression predictor, as a multiple of the network's: at the
+# preset's 5, which is for heat maps, it saturates.
+REGRESSION_SCALE = 0.1
+DEFAULT_STAGE, DEFAULT_EXAMPLES = 2, 4_000
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing that is compared with others.
+
+    Attributes:
+      layer: name of the attention layer.
+      loss: whether the equivariance loss is on.
+      stage: after which the layer is.
+      examples: training images.
+    """
+
+    layer: str
+    loss: bool = False
+    stage: int = DEFAULT_STAGE
+    examples: int = DEFAULT_EXAMPLES
+
+    @property
+    def name(self) -> str:
+        """Of its runs' directories and its rows."""
+        loss = "+loss" if self.loss else ""
+        # Without a layer there is no stage: such runs serve every stage.
+        stage = f"-stage{self.stage}" if self.layer != "none" else ""
+        return f"{self.layer}{loss}{stage}-{self.examples}"
+
+
+NONE, TRUNK = Arm("none"), Arm("positionwise-trunk")
+BEST = Arm("rectangular-moment", loss=True)
+LAYERS = (
+    NONE,
+    Arm("positionwise-pooled"),
+    TRUNK,
+    Arm("rectangular-regression"),
+    Arm("rectangular-regression", loss=True),
+    Arm("rectangular-moment"),
+    BEST,
 )
+
+
+def _each(field: str, values: tuple[int, ...]) -> tuple[Arm, ...]:
+    changed = (
+        dataclasses.replace(arm, **{field: value})
+        for value in values
+        for arm in (NONE, TRUNK, BEST)
+    )
+    return tuple(dict.fromkeys(changed))
+
+
+STUDIES: dict[str, tuple[Arm, ...]] = {
+    "layers": LAYERS,
+    "stages": _each("stage", (1, 2, 3)),
+    "examples": _each("examples", (1_000, 4_000, 16_000)),
+    "preset": (
+        Arm("none", examples=16_000),
+        dataclasses.replace(BEST, examples=16_000),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Options:
     """What to compare."""
 
-    layers: tuple[str, ...] = ("none", "rectangular")
-    """Attention layers; the first is what the others are compared with."""
+    studies: tuple[Literal["layers", "stages", "examples", "preset"], ...] = (
+        "layers",
+        "stages",
+        "examples",
+    )
+    """layers: every layer at one stage. stages, examples: three layers at each stage,
+    and with each number of training images. preset: the preset itself and without
+    attention."""
     seeds: int = 5
-    """Seeds 0, 1, ... of each layer."""
-    epochs: float | None = None
-    """Passes over the training images; none: as the preset has it."""
-    stage: int | None = None
-    """Stage after which the layer is put; none: as the preset has it."""
-    train_examples: int | None = None
-    """Training images; none: as the preset has it."""
-    equivariance: float | None = None
-    """Weight of the equivariance loss; none: as the preset has it."""
+    """Seeds 0, 1, ... of the studies layers and preset."""
+    more_seeds: int = 3
+    """Seeds of the studies stages and examples."""
+    epochs: float = 6.0
+    """Passes over 4,000 training images (in the study preset, over its 16,000); the
+    number of steps is the same whatever the number of images."""
+    jobs: int = 1
+    """Runs side by side, each on its share of the CPU cores."""
     workdir: Path = Path("runs/benchmark-digits")
     """Directory of the runs."""
     results: Path = Path("results/digits")
-    """RESULTS.json and RESULTS.md are written."""
+    """RESULTS.json, RESULTS.md and RESULTS.png are written."""
 
 
-def equivariance_weight(options: Options, layer: str) -> float | None:
-    """Layers without a rectangle see the same moved images, but have no such loss."""
-    return options.equivariance if layer.startswith("rectangular") else 0.0
-
-
-def fit_arguments(options: Options, layer: str, seed: int) -> list[str]:
-    """The arguments of one training run."""
-    arguments = ["--preset", "digits", "--model.attention", layer, "--seed", str(seed)]
-    for name, value in (
-        ("--epochs", options.epochs),
-        ("--model.attention-stages", options.stage),
-        ("--data.train-examples", options.train_examples),
-        ("--equivariance.weight", equivariance_weight(options, layer)),
-    ):
-        if value is not None:
-            arguments += [name, str(value)]
-    return arguments
-
-
-def markdown(runs: dict[str, list[dict]], command: str) -> str:
-    """The table of means, the paired differences, and every seed's figures."""
-    rows = {
-        layer: {name: [score(run, key) for run in each] for name, key, _ in COLUMNS}
-        for layer, each in runs.items()
-    }
-    first = next(iter(runs))
-    lines = [
-        "# Cluttered digits",
-        "",
-        f"`{command}` on {platform.machine()}, {os.cpu_count()} cores; mean ± 95%"
-        f" interval over {len(runs[first])} seeds. All runs see the same images, moved"
-        " ones included, and class labels only.",
-        "",
-        *table(rows, COLUMNS),
-        "",
-        f"Test accuracy minus that of `{first}`, paired by seed:",
-        "",
-        *paired(rows, COLUMNS[0], first=first),
+def fit_arguments(arm: Arm, seed: int, epochs: float) -> list[str]:
+    """The arguments of one training run of `epochs` passes."""
+    weight = [] if arm.loss else ["--equivariance.weight", "0"]
+    scale = ["--optimizer.predictor-scale", str(REGRESSION_SCALE)]
+    return [
+        *("--preset", "digits", "--seed", str(seed), "--epochs", str(epochs)),
+        *("--model.attention", arm.layer, "--model.attention-stages", str(arm.stage)),
+        *("--data.train-examples", str(arm.examples)),
+        *("--output.evaluate-every", "1000", "--output.no-tensorboard"),
+        *weight,
+        *(scale if arm.layer == "rectangular-regression" else []),
     ]
-    return "\n".join([*lines, "", "Every seed:", "", *table(by_seed(rows), COLUMNS)])
+
+
+def planned_runs(options: Options) -> dict[str, tuple[str, list[str]]]:
+    """Arm and arguments of every run by the name of its directory.
+
+    Seed by seed, so that an interrupted benchmark has whole pairs.
+    """
+    runs = {}
+    for seed in range(max(options.seeds, options.more_seeds)):
+        for study in options.studies:
+            whole = study in ("layers", "preset")
+            if seed >= (options.seeds if whole else options.more_seeds):
+                continue
+            for arm in STUDIES[study]:
+                share = 1 if study == "preset" else DEFAULT_EXAMPLES / arm.examples
+                arguments = fit_arguments(arm, seed, options.epochs * share)
+                prefix = "preset-" if study == "preset" else ""
+                runs[f"{prefix}{arm.name}-{seed}"] = (arm.name, arguments)
+    return runs
 
 
 def main(arguments: list[str]) -> None:
     """Runs what is missing and writes the results."""
     options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.digits")
-    runs = {}
-    # Seed by seed, so that an interrupted benchmark has whole pairs.
-    for seed in range(options.seeds):
-        for layer in options.layers:
-            workdir = options.workdir / f"{layer}-{seed}"
-            run = run_once(workdir, fit_arguments(options, layer, seed))
-            runs.setdefault(layer, []).append(run)
-    command = shlex.join(["python", "-m", "benchmarks.digits", *arguments])
+    planned = planned_runs(options)
+    places = {options.workdir / name: plan for name, (_, plan) in planned.items()}
+    runs: dict[str, list[dict]] = {}
+    results = run_all(places, options.jobs)
+    for (arm, _), result in zip(planned.values(), results, strict=True):
+        runs.setdefault(arm, []).append(result)
+    record = {
+        "command": shlex.join(["python", "-m", "benchmarks.digits", *arguments]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "studies": {
+            study: [arm.name for arm in STUDIES[study]] for study in options.studies
+        },
+        "runs": runs,
+    }
     options.results.parent.mkdir(parents=True, exist_ok=True)
-    text = markdown(runs, command) + "\n"
-    options.results.with_suffix(".md").write_text(text)
-    record = {"command": command, "machine": platform.machine(), "runs": runs}
     options.results.with_suffix(".json").write_text(json.dumps(record, indent=1))
-    print(text)
+    print(digits_report.write(record, options.results))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import queue
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from train.evaluate import RESULT_FILE
@@ -16,19 +19,59 @@ Column = tuple[str, str, int]
 Values = list[float | None]
 
 
-def run_once(workdir: Path, arguments: list[str]) -> dict:
+def run_once(
+    workdir: Path, arguments: list[str], cores: Sequence[int] | None = None
+) -> dict:
     """Trains with these arguments of `fit` and evaluates, unless that is done.
 
-    Returns evaluation.json, whose splits are "test" and "train".
+    Args:
+      workdir: of the run.
+      arguments: of `fit`, without the work directory.
+      cores: CPU cores to stay on; None: any.
+
+    Returns:
+      evaluation.json, whose splits are "test" and "train".
     """
     result = workdir / RESULT_FILE
     if not result.exists():
         program = [sys.executable, "-m", "train"]
-        place = ["--workdir", str(workdir)]
-        subprocess.run([*program, "fit", *arguments, *place], check=True)
-        evaluate = [*program, "evaluate", *place, "--train-images"]
-        subprocess.run(evaluate, check=True, stdout=subprocess.DEVNULL)
+        if cores is not None:
+            # Before jax counts the cores for its threads.
+            pin = f"import os; os.sched_setaffinity(0, {list(cores)}); "
+            start = "import runpy; runpy.run_module('train', run_name='__main__')"
+            program = [sys.executable, "-c", pin + start]
+        # Runs of one network compile the same programs, whatever their seed.
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent.resolve() / "cache")}
+        place, environment = ["--workdir", str(workdir)], os.environ | cache
+        fit, evaluate = ["fit", *arguments], ["evaluate", "--train-images"]
+        subprocess.run([*program, *fit, *place], check=True, env=environment)
+        subprocess.run(
+            [*program, *evaluate, *place],
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
     return json.loads(result.read_text())
+
+
+def run_all(runs: Mapping[Path, list[str]], jobs: int) -> list[dict]:
+    """`run_once` for every work directory, `jobs` at a time; the results in order."""
+    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
+        return [run_once(workdir, arguments) for workdir, arguments in runs.items()]
+    available = sorted(os.sched_getaffinity(0))
+    free: queue.SimpleQueue[Sequence[int]] = queue.SimpleQueue()
+    for job in range(jobs):
+        free.put(available[job::jobs] or available)
+
+    def run(item: tuple[Path, list[str]]) -> dict:
+        cores = free.get()
+        try:
+            return run_once(*item, cores)
+        finally:
+            free.put(cores)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return list(pool.map(run, runs.items()))
 
 
 def score(evaluation: dict, key: str) -> float | None:

@@ -34,6 +34,7 @@ __all__ = [
     "equivariance_iou",
     "equivariance_loss",
     "mask_equivariance_iou",
+    "visible_fraction",
 ]
 
 METRICS = ("gaussian", "parameters", "corners", "mask")
@@ -185,7 +186,7 @@ def equivariance_loss(
         moved = _held(moved_layers[name], stop_gradient == "moved")
         distances = jax.vmap(distance)(original, moved, similarities)
         expected = transform_rectangle(similarities, original)
-        seen = _visible_fraction(expected, extent_x, extent_y) >= min_inside
+        seen = visible_fraction(expected, extent_x, extent_y) >= min_inside
         weight = given * seen
         losses.append(jnp.sum(weight * distances) / jnp.maximum(jnp.sum(weight), 1.0))
     return jnp.mean(jnp.stack(losses))
@@ -201,10 +202,19 @@ def _by_name(
     return {"": rectangles} if isinstance(rectangles, Rectangle) else rectangles
 
 
-def _visible_fraction(
+def visible_fraction(
     rectangle: Rectangle, extent_x: float, extent_y: float
 ) -> jax.Array:
-    """Area shared with the frame, over the smaller of both areas."""
+    """Area shared with the frame, over the smaller of both areas.
+
+    Args:
+      rectangle: rectangles `[...]`.
+      extent_x: half the width of the frame, see `map_extents`.
+      extent_y: half its height.
+
+    Returns:
+      `[...]` in [0, 1].
+    """
     zero = jnp.zeros_like(rectangle.center_x)
     frame = Rectangle(zero, zero, zero + extent_x, zero + extent_y, zero)
     shared = rectangle_intersection_area(frame, rectangle)

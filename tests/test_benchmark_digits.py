@@ -1,30 +1,39 @@
-from benchmarks.digits import Options, fit_arguments, markdown
-from benchmarks.tables import cell, score
+import pytest
+
+from benchmarks.digits import STUDIES, Options, fit_arguments, planned_runs
+from benchmarks.digits_report import markdown, verdict, write
+from benchmarks.tables import cell, run_all, score
 from train.cli import parse_fit
 
 
 def evaluation(accuracy, iou=None):
     scores = {"accuracy": accuracy}
     if iou is not None:
-        scores |= {
-            "attention2/iou": iou,
-            "attention2/mask_iou": 0.0,
-            "attention2/corloc": iou,
-            "attention2/center_error": iou,
-            "attention2/mass_on_object": iou,
-        }
+        names = ("iou", "mask_iou", "corloc", "center_error", "mass_on_object")
+        scores |= {f"attention2/{name}": iou for name in names}
+        scores["attention2/equivariance_iou"] = iou
     return {"test": scores, "train": {"accuracy": 1.0}}
 
 
-def test_options_of_every_layer_are_options_of_fit():
-    for layer in ("none", "rectangular", "positionwise-trunk"):
-        config = parse_fit(fit_arguments(Options(epochs=2, stage=1), layer, 3))
-        assert config.model.attention == layer
-        assert config.model.attention_stages == (1,)
-        assert config.seed == 3
-        # The loss is for rectangles; the moved images are for all.
-        assert (config.equivariance.weight > 0) == (layer == "rectangular")
-        assert config.equivariance.moves_images
+@pytest.mark.parametrize("arm", STUDIES["layers"], ids=lambda arm: arm.name)
+def test_every_arm_is_a_config_of_fit(arm):
+    config = parse_fit(fit_arguments(arm, 3, 2.0))
+    assert config.model.attention == arm.layer
+    assert config.model.attention_stages == (2,)
+    assert (config.seed, config.data.train_examples) == (3, 4000)
+    # The loss is for some; the moved images are for all.
+    assert (config.equivariance.weight > 0) == arm.loss
+    assert config.equivariance.moves_images
+
+
+def test_all_arms_of_the_comparison_take_the_same_steps():
+    options = Options(epochs=6.0)
+    plans = planned_runs(options).values()
+    configs = [parse_fit(arguments) for _, arguments in plans]
+    steps = {config.epochs * config.data.train_examples for config in configs}
+    assert steps == {24_000}
+    # 7 layers of 5 seeds; two more layers at two more stages; three at two more sizes.
+    assert len(configs) == 7 * 5 + 2 * 2 * 3 + 3 * 2 * 3
 
 
 def test_score_of_the_layer_is_found_whatever_its_name():
@@ -40,11 +49,41 @@ def test_cells_show_mean_and_student_interval():
     assert cell([0.5, None], 2) == ""
 
 
-def test_table_pairs_the_seeds():
-    runs = {
-        "none": [evaluation(0.90), evaluation(0.92)],
-        "rectangular": [evaluation(0.91, 0.5), evaluation(0.93, 0.6)],
-    }
-    text = markdown(runs, "command")
-    assert "- rectangular: +0.0100 ± 0.0000; above on 2 of 2" in text
-    assert "| rectangular, seed 1 | 0.9300 | 1.0000 | 0.600 |" in text
+def test_a_verdict_needs_the_interval_on_one_side_of_zero():
+    assert verdict([0.01, 0.011, 0.012]).startswith("**holds**")
+    assert verdict([0.01, 0.011, 0.012], better=-1).startswith("**fails**")
+    assert verdict([-0.01, 0.011, 0.012]).startswith("**undecided**")
+    assert verdict([0.01]).startswith("undecided")
+
+
+def record(studies):
+    arms = {study: [arm.name for arm in STUDIES[study]] for study in studies}
+    runs = {}
+    for names in arms.values():
+        for index, name in enumerate(names):
+            iou = None if name.startswith("none") else 0.5
+            accuracies = (0.90 + index / 100, 0.92 + index / 100)
+            runs[name] = [evaluation(accuracy, iou) for accuracy in accuracies]
+    return {"command": "c", "machine": "m", "studies": arms, "runs": runs}
+
+
+def test_page_pairs_the_seeds_and_shows_each():
+    text = markdown(record(["preset"]))
+    assert "- rectangular-moment+loss-stage2-16000: +0.0100 ± 0.0000; above" in text
+    assert "| none-16000, seed 1 | 0.9200 | 1.0000 | 0.0800 |" in text
+
+
+def test_the_whole_page_and_its_curves(tmp_path):
+    write(record(["layers", "stages", "examples"]), tmp_path / "digits")
+    text = (tmp_path / "digits.md").read_text()
+    assert text.count("**holds**") + text.count("**fails**") >= 5
+    assert (tmp_path / "digits_curves.png").stat().st_size > 10_000
+
+
+def test_runs_that_are_done_are_not_started_again(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evaluation.json").write_text(f'{{"of": "{name}"}}')
+    runs = {tmp_path / name: ["--preset", "unknown"] for name in "ab"}
+    for jobs in (1, 2):
+        assert run_all(runs, jobs) == [{"of": "a"}, {"of": "b"}]

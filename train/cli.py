@@ -32,6 +32,9 @@ class EvaluateConfig:
     """Split to score; none: the run's own evaluation split."""
     train_images: bool = False
     """Also score the training images, which shows the gap between the two."""
+    equivariance_images: int = 500
+    """Images that are also shown rotated, scaled and shifted, to see whether the
+    masks move along (WORKDIR/equivariance.png); 0: none."""
 
 
 @dataclass(frozen=True)

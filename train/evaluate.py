@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
 from train.cli import EvaluateConfig
+from train.equivariance_error import PICTURE, draw_curves, equivariance_scores
 from train.errors import DONE, UserError
 from train.evaluation import Evaluator
 from train.feed import Feed
-from train.parallel import evaluation_parallel
+from train.parallel import Parallel, evaluation_parallel
+from train.pipeline import Batch
 from train.records import write_json
-from train.restoring import restore_trained
+from train.restoring import Trained, restore_trained
+from train.task import Task
 from train.workdir import load_config
 
 RESULT_FILE = "evaluation.json"
@@ -31,6 +36,24 @@ def scores_table(scores: Mapping[str, float], title: str) -> Table:
         shown = f"{value:,.0f}" if score == "images" else f"{value:.4f}"
         table.add_row(layer, score.replace("_", " "), shown)
     return table
+
+
+def _equivariance(
+    options: EvaluateConfig,
+    task: Task,
+    trained: Trained,
+    batches: Iterable[Batch],
+    parallel: Parallel,
+) -> tuple[dict[str, float], dict[str, list[dict[str, float]]]]:
+    """Scores under movements, and their curves, which are drawn too."""
+    if not trained.experiment.layers:
+        return {}, {}
+    size = options.batch_size or trained.experiment.config.batch_size
+    count = math.ceil(options.equivariance_images / size)
+    images = [parallel.place_batch(b) for b in itertools.islice(batches, count)]
+    scores, curves = equivariance_scores(task, trained.variables, trained.step, images)
+    draw_curves(curves, options.workdir / PICTURE)
+    return scores, curves
 
 
 def evaluate(options: EvaluateConfig) -> int:
@@ -66,6 +89,11 @@ def evaluate(options: EvaluateConfig) -> int:
     console, result = Console(), {"step": int(trained.step)}
     for split, batches in scored.items():
         scores = evaluator.scores(trained.variables, trained.step, batches)
+        if split == data.eval_split and options.equivariance_images > 0:
+            moving, result["equivariance"] = _equivariance(
+                options, task, trained, batches, parallel
+            )
+            scores |= moving
         result[split] = scores
         title = f"{options.workdir}, step {int(trained.step)}: {split}"
         console.print(scores_table(scores, title))
