@@ -7,7 +7,15 @@ import pytest
 
 from tests.tiny_runs import INPUTS, tiny_config
 from train.__main__ import COMMANDS, main
+from train.cli import (
+    EvaluateConfig,
+    ModelsConfig,
+    PredictConfig,
+    ReportConfig,
+    field_sentences,
+)
 from train.config import FitConfig, to_dict
+from train.data_config import DataConfig
 from train.errors import WRONG_USE
 from train.presets import PRESETS, preset
 from train.workdir import claim, load_config
@@ -93,21 +101,37 @@ def test_plain_help_lists_the_subcommands(capsys):
     assert all(name in text for name in COMMANDS)
 
 
-def test_every_option_has_a_sentence():
-    def check(kind, path):
-        source = __import__("inspect").getsource(kind)
-        for item in dataclasses.fields(kind):
-            default = item.default_factory
-            if dataclasses.is_dataclass(default):
-                assert default.__doc__, default
-                check(default, f"{path}{item.name}.")
-                continue
-            after = source.split(f"\n    {item.name}: ", 1)[1]
-            sentence = after.partition('"""')[2].partition('"""')[0]
-            assert sentence.rstrip().endswith("."), f"{path}{item.name}"
-            assert "\n    " not in after.partition('"""')[0].rstrip(" \n"), item.name
+def configs(kind):
+    """A config class and its sections."""
+    yield kind
+    for item in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(item.default_factory):
+            yield from configs(item.default_factory)
 
-    check(FitConfig, "")
+
+@pytest.mark.parametrize(
+    "kind",
+    [*configs(FitConfig), EvaluateConfig, PredictConfig, ReportConfig, ModelsConfig],
+)
+def test_every_option_has_a_sentence(kind):
+    assert kind.__doc__
+    sentences = field_sentences(kind)
+    for item in dataclasses.fields(kind):
+        if not dataclasses.is_dataclass(item.default_factory):
+            assert sentences[item.name].endswith("."), item.name
+
+
+def test_help_texts_are_filled_to_the_width_of_the_terminal(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    start = next(n for n, line in enumerate(lines) if "--data.image-size" in line)
+    first, second = lines[start + 1 : start + 3]
+    sentence = field_sentences(DataConfig)["image_size"]
+    assert sentence.startswith(f"{first} {second}".partition(" (default")[0])
+    # A line is short only where the next word would not have fitted.
+    assert len(f"{first} {second.split()[0]}") > 70
+    assert len(second) > len(first) / 2
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,7 +1,9 @@
 """A short run from its first step to its report, in one process."""
 
+import contextlib
 import dataclasses
 import json
+import resource
 import shutil
 
 import jax
@@ -12,7 +14,7 @@ from PIL import Image
 from tests.test_train_checkpoints import orbax_drops_coroutines
 from tests.tiny_runs import CLASSES, final_state, tiny_arguments, write_images
 from train.__main__ import main
-from train.errors import DONE, NOT_FINITE, WRONG_USE
+from train.errors import CANNOT_WRITE, DONE, NOT_FINITE, WRONG_USE
 from train.records import read_records
 from train.workdir import load_config
 
@@ -97,6 +99,49 @@ def test_a_work_directory_of_another_config_is_refused_by_field(
     assert "model.remat: False, now True" in text
     assert "seed: 0, now 1" in text
     assert "learning_rate" not in text
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size):
+    """What a quota does: writing fails, whoever writes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@orbax_drops_coroutines
+def test_a_full_disk_ends_with_one_sentence_and_loses_nothing(
+    folder, workdir, finished, capfd
+):
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    # More than the metrics need, less than a checkpoint does.
+    with files_no_larger_than(20_000):
+        code = main(tiny_arguments(folder, workdir, "--output.pictures=0"))
+    text = capfd.readouterr().err
+    assert code == CANNOT_WRITE
+    assert "The checkpoint of step 12 could not be written (File too large)" in text
+    assert "earlier checkpoints are whole" in text
+    assert text.count("\n") == 1
+    assert main(tiny_arguments(folder, workdir, *PICTURES)) == DONE
+    assert "Going on from the checkpoint of step 9" in capfd.readouterr().out
+    _, state, _ = final_state(workdir)
+    _, expected, _ = final_state(finished)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+
+
+def test_a_run_of_an_older_version_goes_on_where_newer_fields_have_their_defaults(
+    folder, workdir, capsys
+):
+    path = workdir / "config.json"
+    values = json.loads(path.read_text())
+    del values["model"]["remat"], values["optimizer"]["ema_decay"]
+    path.write_text(json.dumps(values))
+    assert main(tiny_arguments(folder, workdir, *PICTURES)) == DONE
+    assert main(tiny_arguments(folder, workdir, "--model.remat")) == WRONG_USE
+    assert "model.remat: False, now True" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_step(folder, tmp_path, capsys):

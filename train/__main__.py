@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from train.datasets.base import UnreadableImageError
-from train.errors import CANNOT_WRITE, WRONG_USE, UserError, choose
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+from train.errors import CANNOT_WRITE, DISK_ERRORS, WRONG_USE, UserError, choose
 
 
 def _fit(arguments: Sequence[str]) -> int:
@@ -78,8 +75,9 @@ def _help() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit code (see `train.errors`)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Orbax and TFDS speak of their own affairs through absl.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax and TFDS speak of their own affairs through absl: pages of traceback where
+    # a save fails, which `train.checkpoints` reports in one sentence.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else WRONG_USE
@@ -100,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in DISK_ERRORS:
             raise
         print(
             f"error: {error.filename or 'A file'} could not be written"

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from train.config import CheckpointConfig
-from train.errors import CannotWriteError, UserError
+from train.errors import CannotWriteError, UserError, cause_of
 from train.optimizer import path_of
 from train.records import write_json
 
@@ -87,9 +87,8 @@ def _one_sentence(step: int) -> Iterator[None]:
     except (KeyboardInterrupt, UserError):
         raise
     except Exception as error:
-        cause = str(error).strip().splitlines() or [type(error).__name__]
         raise CannotWriteError(
-            f"The checkpoint of step {step} could not be written ({cause[0][:200]});"
+            f"The checkpoint of step {step} could not be written ({cause_of(error)});"
             " earlier checkpoints are whole. Make room on the disk and start the same"
             " command again."
         ) from error
@@ -215,10 +214,9 @@ class Checkpoints:
             try:
                 return step, *self.restore(step, like)
             except Exception as error:
-                cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 report(
-                    f"The checkpoint of step {step} is damaged ({cause[:200]}); trying"
-                    " the one before it."
+                    f"The checkpoint of step {step} is damaged ({cause_of(error)});"
+                    " trying the one before it."
                 )
                 self._set_aside(step)
         if steps:

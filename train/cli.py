@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
+import textwrap
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -126,6 +131,33 @@ def _check_options(kind: type[Any], arguments: Sequence[str]) -> None:
         raise UserError(f"Unknown option {name}.{hint} See --help for all.")
 
 
+def field_sentences(kind: type[Any]) -> dict[str, str]:
+    """The text under each field of a config class, on one line, by field."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    sentences = {}
+    for field, text in itertools.pairwise(definition.body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(words))),
+            ):
+                sentences[name] = " ".join(words.split())
+    return sentences
+
+
+def _give_help(kind: type[Any]) -> None:
+    """Hands tyro each field's text; by itself it keeps line breaks of the source."""
+    sentences = field_sentences(kind)
+    for item in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(item.default_factory):
+            _give_help(item.default_factory)
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if name in sentences:
+            help_text = tyro.conf.arg(help=sentences[name])
+            kind.__annotations__[name] = Annotated[hint, help_text]
+
+
 def _fit_description() -> str:
     lines = [
         "Trains a network. Started again with the same work directory, it goes on",
@@ -151,6 +183,7 @@ def parse_fit(arguments: Sequence[str]) -> FitConfig:
     name, rest = _take_preset(arguments)
     default = preset(name) if name is not None else FitConfig()
     _check_options(FitConfig, rest)
+    _give_help(FitConfig)
     return tyro.cli(
         FitConfig,
         default=default,
@@ -163,4 +196,5 @@ def parse_fit(arguments: Sequence[str]) -> FitConfig:
 def parse(kind: type[Any], command: str, arguments: Sequence[str]) -> Any:
     """The config of any other subcommand; raises as `parse_fit`."""
     _check_options(kind, arguments)
+    _give_help(kind)
     return tyro.cli(kind, args=list(arguments), prog=f"{PROGRAM} {command}")

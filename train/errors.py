@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 DONE = 0
@@ -10,6 +12,16 @@ WRONG_USE = 2
 NOT_FINITE = 3
 CANNOT_WRITE = 74
 INTERRUPTED = 75  # EX_TEMPFAIL: everything is saved, the same command goes on.
+
+# What a full, forbidden or vanished disk says.
+DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EIO,
+)
 
 
 class UserError(Exception):
@@ -42,3 +54,16 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise UserError(f"Unknown {what} {name!r}.{hint} There are: {', '.join(names)}.")
+
+
+def cause_of(error: BaseException) -> str:
+    """What went wrong, in a few words on one line.
+
+    Orbax and TensorStore bury what the system says ("No space left on device") among
+    paths and codes of their own: where that is in the message, it is all of it.
+    """
+    text = str(error).strip()
+    for number in DISK_ERRORS:
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return (text.splitlines() or [type(error).__name__])[0][:200]

@@ -7,7 +7,7 @@ import os
 import jax
 
 from train.config import HostsConfig
-from train.errors import UserError
+from train.errors import UserError, cause_of
 
 _COORDINATOR = "TRAIN_COORDINATOR"
 _COUNT = "TRAIN_PROCESS_COUNT"
@@ -50,6 +50,5 @@ def start_hosts(config: HostsConfig) -> None:
         )
     except RuntimeError as error:
         raise UserError(
-            f"Process 0 cannot be reached at {coordinator}:"
-            f" {str(error).splitlines()[0]}"
+            f"Process 0 cannot be reached at {coordinator}: {cause_of(error)}"
         ) from error

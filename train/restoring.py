@@ -8,7 +8,7 @@ from typing import Any
 
 from train.checkpoints import Checkpoints
 from train.config import FitConfig
-from train.errors import UserError
+from train.errors import UserError, cause_of
 from train.experiment import Experiment, make_experiment
 from train.parallel import JitParallel
 from train.workdir import load_config, load_inputs
@@ -98,6 +98,6 @@ def _restore_exactly(checkpoints: Checkpoints, step: int, like: Any) -> Any:
         return checkpoints.restore(step, like)[0]
     except Exception as error:
         raise UserError(
-            f"The checkpoint of step {step} is damaged ({str(error).splitlines()[0]});"
-            " try --checkpoint latest."
+            f"The checkpoint of step {step} is damaged ({cause_of(error)}); try"
+            " --checkpoint latest."
         ) from error

@@ -60,9 +60,13 @@ def differing_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Fields that differ and may not, as "name: old, now new"."""
+    """Fields that differ and may not, as "name: old, now new".
+
+    A field that is newer than the run of `old` counts with its default, which is what
+    that run did.
+    """
+    old, new = _flat(to_dict(FitConfig())) | _flat(old), _flat(new)
     names = differing_fields([old, new])
-    old, new = _flat(old), _flat(new)
     return [f"{name}: {old.get(name)!r}, now {new.get(name)!r}" for name in names]
 
 
