@@ -441,6 +441,29 @@ def test_a_wrong_line_of_boxes_is_named(tmp_path, rows, message):
         open_folder(tmp_path)
 
 
+def test_boxes_of_unknown_images_are_passed_over_if_asked_for(tmp_path, caplog):
+    make_tree(tmp_path)
+    write_boxes(
+        tmp_path, "train/cat/gone.png,1,1,2,2", "train/cat/train_cat_0.png,2,2,8,8"
+    )
+    with pytest.raises(ValueError, match=r"1 of the 2 paths .*on-bad-image skip"):
+        open_folder(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        source = open_folder(tmp_path, on_bad_image="skip")
+        open_folder(tmp_path, "test", on_bad_image="skip")
+    assert source.boxes.keys() == {"train/cat/train_cat_0.png"}
+    np.testing.assert_allclose(rectangle_of(source, 0), [5, 5, 3, 3, 0])
+    (message,) = caplog.messages
+    assert "'train/cat/gone.png'" in message
+
+
+def test_boxes_of_another_folder_are_never_passed_over(tmp_path):
+    make_tree(tmp_path)
+    write_boxes(tmp_path, "elsewhere/a.png,1,1,2,2", "elsewhere/b.png,1,1,2,2")
+    with pytest.raises(ValueError, match="2 of the 2 paths"):
+        open_folder(tmp_path, on_bad_image="skip")
+
+
 def test_boxes_need_a_header_and_text(tmp_path):
     make_tree(tmp_path)
     write_boxes(tmp_path, header="file,x,y,w,h")

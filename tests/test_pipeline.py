@@ -295,11 +295,18 @@ def test_load_source_passes_the_configuration_on(monkeypatch):
         return Numbered(2)
 
     monkeypatch.setattr(pipeline, "open_source", open_source)
-    config = DataConfig("folder:x", eval_split="val", train_examples=5, eval_examples=6)
+    config = DataConfig(
+        "folder:x",
+        eval_split="val",
+        train_examples=5,
+        eval_examples=6,
+        on_bad_image="skip",
+    )
     load_source(config, "train")
     load_source(config, "eval")
     assert [call[:2] for call in calls] == [("folder:x", "train"), ("folder:x", "val")]
     assert [call[2]["max_examples"] for call in calls] == [5, 6]
+    assert [call[2]["on_bad_image"] for call in calls] == ["skip", "skip"]
     with pytest.raises(ValueError, match='"train" or "eval", got \'test\''):
         load_source(config, "test")
 

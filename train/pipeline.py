@@ -55,6 +55,7 @@ def load_source(config: DataConfig, split: str) -> Source:
         max_examples=config.train_examples if training else config.eval_examples,
         boxes_file=config.boxes_file,
         box_max_inside=config.box_max_inside,
+        on_bad_image=config.on_bad_image,
     )
     if estimated_bytes(source) > config.memory_limit_mb * 1e6:
         return source

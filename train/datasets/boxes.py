@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from train.datasets.base import UnreadableImageError
+from train.datasets.memory import name_skipped
 
 COLUMNS = ("path", "xmin", "ymin", "xmax", "ymax")
 
@@ -18,7 +19,11 @@ Box = tuple[float, float, float, float]
 
 
 def read_boxes(
-    file: Path, known_paths: Collection[str], *, max_inside: bool = False
+    file: Path,
+    known_paths: Collection[str],
+    *,
+    max_inside: bool = False,
+    skip_unknown: bool = False,
 ) -> dict[str, Box]:
     """Boxes (xmin, ymin, xmax, ymax) by image path, as edges in pixels.
 
@@ -26,6 +31,8 @@ def read_boxes(
         file: a CSV file with the columns path, xmin, ymin, xmax, ymax.
         known_paths: the folder's images, relative to it, with "/" (`normal_path`).
         max_inside: xmax and ymax are the last pixel inside, not the far edge.
+        skip_unknown: pass over boxes of images that the folder does not have, with one
+            sentence in the log; not if it has none of them.
 
     Raises:
         ValueError: names the line and what is wrong with it.
@@ -49,11 +56,16 @@ def read_boxes(
         raise ValueError(f"{file} must be UTF-8 text: {error}.") from error
     unknown = [path for path in boxes if path not in known_paths]
     if unknown:
-        raise ValueError(
+        sentence = (
             f"{len(unknown)} of the {len(boxes)} paths in {file} are not images of its "
             f"folder, the first {unknown[0]!r}; paths are relative to {file.parent}."
         )
-    return boxes
+        if len(unknown) == len(boxes):
+            raise ValueError(sentence)
+        if not skip_unknown:
+            raise ValueError(f"{sentence} --data.on-bad-image skip goes on without.")
+        name_skipped(sentence)
+    return {path: box for path, box in boxes.items() if path in known_paths}
 
 
 def normal_path(path: str) -> str:

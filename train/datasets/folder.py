@@ -68,6 +68,7 @@ def open_folder(
     max_examples: int | None = None,
     boxes_file: str = "boxes.csv",
     box_max_inside: bool = False,
+    on_bad_image: str = "raise",
 ) -> FolderSource:
     """Opens a split of a folder; no image is decoded.
 
@@ -83,6 +84,7 @@ def open_folder(
         max_examples: keep this many images, chosen by a hash of their paths.
         boxes_file: the CSV of boxes inside the folder; it may be absent.
         box_max_inside: xmax and ymax are the last pixel inside the box.
+        on_bad_image: "skip" passes over boxes of images that are not there.
 
     Raises:
         ValueError: says which rule the folder breaks.
@@ -91,7 +93,12 @@ def open_folder(
     boxes = {}
     if (root / boxes_file).exists():
         known = {normal_path(path) for path in tree.everything}
-        boxes = read_boxes(root / boxes_file, known, max_inside=box_max_inside)
+        boxes = read_boxes(
+            root / boxes_file,
+            known,
+            max_inside=box_max_inside,
+            skip_unknown=on_bad_image == "skip",
+        )
     chosen = tree.chosen
     if max_examples is not None:
         chosen = sorted(sorted(chosen, key=hash_order)[:max_examples])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +15,7 @@ from train.datasets.base import DatasetInfo, Example, Source, UnreadableImageErr
 _SIZE_SAMPLES = 16
 
 _log = logging.getLogger(__name__)
+_naming = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +81,13 @@ def estimated_bytes(source: Source) -> int:
     return round(len(source) * float(np.mean(sizes))) if sizes else 0
 
 
-@functools.lru_cache(maxsize=10_000)
 def name_skipped(message: str) -> None:
     """Logs an image that is skipped; once per process, not once per epoch."""
+    # Two threads may meet the same image, and lru_cache would call twice.
+    with _naming:
+        _log_once(message)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _log_once(message: str) -> None:
     _log.warning("Skipped: %s", message)

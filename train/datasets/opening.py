@@ -19,6 +19,7 @@ def open_source(
     max_examples: int | None = None,
     boxes_file: str = "boxes.csv",
     box_max_inside: bool = False,
+    on_bad_image: str = "raise",
 ) -> Source:
     """Opens one split of a data set; images are decoded when asked for.
 
@@ -29,6 +30,7 @@ def open_source(
         max_examples: keep this many images, always the same; default all.
         boxes_file: for folders, the CSV of boxes.
         box_max_inside: for folders, xmax and ymax are the last pixel inside the box.
+        on_bad_image: for folders, "skip" passes over boxes of images not there.
 
     Raises:
         ValueError: an unknown name or split, or a set that breaks a rule.
@@ -55,6 +57,7 @@ def open_source(
             max_examples=max_examples,
             boxes_file=boxes_file,
             box_max_inside=box_max_inside,
+            on_bad_image=on_bad_image,
         )
     raise ValueError(_unknown(name))
 
