@@ -51,6 +51,16 @@ def test_the_predictor_has_its_own_rate_and_frozen_parameters_none(name):
     assert not np.any(scaled["head"]["kernel"])
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
+def test_the_first_group_that_matches_sets_the_rate(name):
+    groups = (("^head/k", 0.5), ("^head", 0.1), ("^attention", 0.25))
+    plain = step_of(sgd(name=name), 1.0)
+    scaled = step_of(sgd(name=name, scales=groups, predictor_scale=3.0), 1.0)
+    expected = {"head": {"kernel": 0.5, "bias": 0.1}, "norm": {"scale": 1.0}}
+    expected["attention1"] = {"mask_predictor": {"kernel": 0.75}}
+    jax.tree.map(lambda a, b, f: assert_close(a, f * b), scaled, plain, expected)
+
+
 def test_clipping_shortens_the_whole_gradient_to_its_norm():
     moved = step_of(sgd(clip_norm=1.0, weight_decay=0.0, momentum=0.0), 5.0)
     length = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(moved)))
@@ -96,6 +106,8 @@ def test_the_average_of_constant_parameters_is_that_constant():
         (lambda: OptimizerConfig(learning_rate=-1.0), "learning_rate must not be neg"),
         (lambda: OptimizerConfig(clip_norm=0.0), "clip_norm must be positive"),
         (lambda: OptimizerConfig(freeze="("), "freeze must be a regular expression"),
+        (lambda: OptimizerConfig(scales=((")", 1.0),)), "scales must be a regular exp"),
+        (lambda: OptimizerConfig(scales=(("a", -1.0),)), "factors in scales must not"),
         (lambda: OptimizerConfig(ema_decay=1.0), "ema_decay must be between 0 and 1"),
         (lambda: SharpnessConfig(start=0.0), "Sharpness must be positive"),
         (lambda: EquivarianceConfig(max_scale=0.5), "max_scale must be 1 or more"),

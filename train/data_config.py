@@ -45,7 +45,12 @@ class DataConfig:
     is drawn from [1 - strength, 1 + strength]."""
 
     eval_crop: float = 1.0
-    """Side of the central crop in evaluation, as a share of the shorter side."""
+    """Side of the central crop in evaluation, as a share of the shorter side; most
+    ImageNet networks were measured at 0.875."""
+
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Of the resize, antialiased. Default: that of the pretrained weights, else
+    bilinear."""
 
     workers: int = 0
     """Processes that decode and augment; 0: threads of this process. Sets held in
@@ -99,6 +104,11 @@ class DataConfig:
         for field, least in (("workers", 0), ("threads", 1), ("memory_limit_mb", 0)):
             value = getattr(self, field)
             _require(value >= least, f"data.{field} must be >= {least}", value)
+        _require(
+            self.interpolation in (None, "bilinear", "bicubic"),
+            'data.interpolation must be "bilinear" or "bicubic"',
+            self.interpolation,
+        )
         _require(
             self.on_bad_image in ("raise", "skip"),
             'data.on_bad_image must be "raise" or "skip"',

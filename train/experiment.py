@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,9 @@ from train.models import (
 )
 from train.optimizer import make_optimizer
 from train.parallel import Parallel
+from train.pretrained import channel_statistics, load_pretrained
 from train.state import TrainState, create_state
 from train.task import Task
-
-_COLOR_MEAN, _COLOR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_GRAY_MEAN, _GRAY_STD = (0.449,), (0.226,)
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,6 @@ class Inputs:
     class_names: tuple[str, ...]
     num_examples: int
     truth: str
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each channel, in units of full scale: ImageNet's."""
-        return _COLOR_MEAN if self.image_shape[-1] == 3 else _GRAY_MEAN
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Of each channel, in units of full scale: ImageNet's."""
-        return _COLOR_STD if self.image_shape[-1] == 3 else _GRAY_STD
 
 
 @dataclass(frozen=True)
@@ -80,12 +69,22 @@ class Experiment:
         """Steps of the whole training."""
         return self.task.total_steps
 
-    def initial_state(self) -> TrainState:
-        """The state before the first step, on the devices; a function of the seed."""
+    def initial_state(self, message: Callable[[str], None] | None = None) -> TrainState:
+        """The state before the first step, on the devices; a function of the seed.
+
+        Args:
+          message: told what of the pretrained weights was loaded. None: they are not
+            read, which serves where a checkpoint is to replace the state anyway.
+
+        Raises:
+          UserError: if the pretrained weights are missing or do not fit.
+        """
         key, model_key = jax.random.split(jax.random.key(self.config.seed))
         variables = initial_variables(
             self.task.model, model_key, self.inputs.image_shape
         )
+        if message is not None and self.config.model.pretrained is not None:
+            variables = load_pretrained(self.config.model, variables, message)
         state = create_state(
             variables,
             self.task.optimizer,
@@ -122,14 +121,15 @@ def make_experiment(
             "equivariance.weight needs a layer with a rectangle, and"
             f" model.attention is {config.model.attention!r}; try rectangular."
         )
+    mean, std = channel_statistics(config.model, inputs.image_shape[-1])
     task = Task(
         model=build(axis_name=parallel.axis_name),
         optimizer=make_optimizer(config.optimizer, total_steps),
         config=config,
         total_steps=total_steps,
         schedule=make_schedule(config, tuple(rectangles), total_steps),
-        mean=inputs.mean,
-        std=inputs.std,
+        mean=mean,
+        std=std,
         truth=inputs.truth,
         axis_name=parallel.axis_name,
     )

@@ -22,6 +22,7 @@ from train.pipeline import (
     train_batches,
 )
 from train.prefetch import PrefetchIterator, prefetch_to_device
+from train.pretrained import with_source_interpolation
 
 
 @contextlib.contextmanager
@@ -42,6 +43,7 @@ class Feed:
     def __init__(self, config: FitConfig):
         """Opens nothing yet."""
         self._config = config
+        self._data = with_source_interpolation(config)
         self._process = {
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
@@ -55,13 +57,13 @@ class Feed:
           UserError: if the set is unknown, not there, or broken.
         """
         with _named_errors():
-            return load_source(self._config.data, "train")
+            return load_source(self._data, "train")
 
     @cached_property
     def eval_source(self) -> Source:
         """The evaluation images; raises as `train_source`."""
         with _named_errors():
-            return load_source(self._config.data, "eval")
+            return load_source(self._data, "eval")
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -78,7 +80,7 @@ class Feed:
                 f" {len(test.class_names)}."
             )
         return Inputs(
-            image_shape=input_shape(info, self._config.data),
+            image_shape=input_shape(info, self._data),
             class_names=info.class_names,
             num_examples=len(self.train_source),
             truth=test.truth,
@@ -92,7 +94,7 @@ class Feed:
         with _named_errors():
             batches = train_batches(
                 self.train_source,
-                config.data,
+                self._data,
                 config.batch_size,
                 seed=config.seed,
                 **self._process,
@@ -105,7 +107,7 @@ class Feed:
         with _named_errors():
             return eval_batches(
                 self.eval_source,
-                self._config.data,
+                self._data,
                 self._config.batch_size,
                 **self._process,
             )
@@ -115,7 +117,7 @@ class Feed:
         with _named_errors():
             return eval_batches(
                 self.train_source,
-                self._config.data,
+                self._data,
                 self._config.batch_size,
                 **self._process,
             )
@@ -124,5 +126,5 @@ class Feed:
         """The first evaluation images, all of them in each process."""
         with _named_errors():
             source = self.eval_source
-            whole = eval_batches(source, self._config.data, min(count, len(source)))
+            whole = eval_batches(source, self._data, min(count, len(source)))
             return next(iter(whole))

@@ -52,7 +52,8 @@ class Loop:
         self._checkpoints = Checkpoints(config.workdir, config.checkpoint)
         self.state = experiment.initial_state()
         self.step, self._seconds_before, self._scores = 0, 0.0, {}
-        self._restore()
+        if not self._restore() and config.model.pretrained is not None:
+            self.state = experiment.initial_state(display.message)
         self._batches = feed.train_batches(self.step, parallel.place_batch)
         self._records = None
         if self._is_writer:
@@ -61,16 +62,17 @@ class Loop:
         self._started = self._logged_at = time.monotonic()
         self._logged_step = self.step
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
         parallel = self._experiment.parallel
         like = parallel.fetchable(self.state)
         found = self._checkpoints.restore_latest(like, self._display.message)
         if found is None:
-            return
+            return False
         self.step, state, record = found
         self.state = parallel.place(jax.device_get(state))
         self._seconds_before, self._scores = record["seconds"], record["scores"]
         self._display.message(f"Going on from the checkpoint of step {self.step}.")
+        return True
 
     def run(self, interrupts: Interrupts) -> int:
         """Trains; returns the exit code.

@@ -33,10 +33,17 @@ def build_model(
       axis_name: pmap axis over which BatchNorm averages, or None.
 
     Raises:
-      ValueError: if the network has no such choice of widths.
+      ValueError: if the network has no such choice of widths, or no slot in blocks.
     """
     factory = attention_factory(config.attention)
     make = backbone(config.backbone)
+    if config.attention_in_blocks:
+        if "attention_in_blocks" not in inspect.signature(make).parameters:
+            raise ValueError(
+                f"model.attention_in_blocks needs a ResNet; {config.backbone} has no"
+                " residual blocks with a slot."
+            )
+        make = functools.partial(make, attention_in_blocks=True)
     if config.widths is not None:
         if "widths" not in inspect.signature(make).parameters:
             raise ValueError(

@@ -48,8 +48,23 @@ def learning_rate_scale(config: OptimizerConfig, path: str) -> float:
     """Factor of one parameter's learning rate: predictors apart, frozen ones 0."""
     if config.freeze is not None and re.search(config.freeze, path):
         return 0.0
+    factors = (f for pattern, f in config.scales if re.search(pattern, path))
+    factor = next(factors, 1.0)
     inside_predictor = any(part.endswith(PREDICTOR) for part in path.split("/"))
-    return config.predictor_scale if inside_predictor else 1.0
+    return factor * config.predictor_scale if inside_predictor else factor
+
+
+def hold_frozen(config: OptimizerConfig, params: Any) -> Any:
+    """The same parameters, with no gradient through those that never move.
+
+    Without it the backward pass would go through a frozen trunk for nothing.
+    """
+
+    def hold(path, leaf):
+        frozen = learning_rate_scale(config, path_of(path)) == 0.0
+        return jax.lax.stop_gradient(leaf) if frozen else leaf
+
+    return jax.tree_util.tree_map_with_path(hold, params)
 
 
 def _scale_by_group(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -18,6 +18,7 @@ from train.datasets.base import UnreadableImageError
 from train.datasets.decoding import decode_image
 from train.errors import DONE, CannotWriteError, UserError
 from train.parallel import JitParallel
+from train.pretrained import with_source_interpolation
 from train.records import write_json
 from train.restoring import Trained, restore_trained
 from train.steps import observe
@@ -56,9 +57,9 @@ class Sight:
 def see(trained: Trained, look: Any, image: np.ndarray) -> Sight:
     """Classifies one uint8 image `[H, W, C]` of any size."""
     height, width, _ = trained.experiment.inputs.image_shape
-    crop = trained.config.data.eval_crop
-    view = eval_view(image.shape[:2], (height, width), crop)
-    logits, evidence = look(render_view(image, view)[None])
+    data = with_source_interpolation(trained.config)
+    view = eval_view(image.shape[:2], (height, width), data.eval_crop)
+    logits, evidence = look(render_view(image, view, data.interpolation)[None])
     probabilities = np.asarray(jax.nn.softmax(logits[0]))
     label = int(np.argmax(probabilities))
     rectangles, masks = {}, {}

