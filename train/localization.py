@@ -13,7 +13,7 @@ a known object (`truth` "rotated", "box" or "mask"):
 For every layer with a mask, position-wise ones included:
 
 * `mask_iou`: of the object with the mask cut half way between its least and its
-  largest value.
+  largest value. `mask_corloc`: share of images with at least 0.5.
 * `mass_on_object`: share of the mask's sum that lies on the object.
 * `pointing`: share of images whose rectangle's centre (for a position-wise mask: its
   largest value) lies on the object.
@@ -78,8 +78,10 @@ def _mask_scores(mask: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
     flat = mask.reshape(shape[0], -1)
     peak = jnp.argmax(flat, axis=-1)
     pointed = jnp.take_along_axis(target.reshape(shape[0], -1), peak[:, None], axis=1)
+    iou = mask_iou(mask >= (low + high) / 2, target)
     return {
-        "mask_iou": mask_iou(mask >= (low + high) / 2, target),
+        "mask_iou": iou,
+        "mask_corloc": (iou >= 0.5).astype(jnp.float32),
         "mass_on_object": jnp.sum(mask * target, axis=(1, 2)) / total,
         "pointing": pointed[:, 0].astype(jnp.float32),
     }
