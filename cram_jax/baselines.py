@@ -166,6 +166,9 @@ ATTENTIONS: dict[str, Callable[..., nn.Module] | None] = {
     "rectangular-moment": functools.partial(
         RectangularAttention, predictor=MomentPredictor
     ),
+    "rectangular-rotations": functools.partial(
+        RectangularAttention, predictor=functools.partial(MomentPredictor, rotations=4)
+    ),
     "rectangular-regression": functools.partial(
         RectangularAttention, predictor=RegressionPredictor
     ),

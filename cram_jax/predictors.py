@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from cram_jax.coordinates import map_extents
 from cram_jax.moments import heat_map_moments, pool_to_grid, rectangle_from_moments
@@ -24,6 +25,34 @@ from cram_jax.rendering import check_features
 __all__ = ["MomentPredictor", "RegressionPredictor", "Trunk"]
 
 Dtype = jax.typing.DTypeLike
+
+
+class _PointwiseConv(nn.Module):
+    """A 1x1 convolution as a matrix product; parameters as `nn.Conv`'s.
+
+    XLA on CPU computes a convolution's gradients with respect to a 1x1 kernel as a
+    convolution with a window as large as the map.
+    """
+
+    features: int
+    use_bias: bool
+    dtype: Dtype | None
+    param_dtype: Dtype
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (1, 1, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = None
+        if self.use_bias:
+            zeros = nn.initializers.zeros
+            bias = self.param("bias", zeros, (self.features,), self.param_dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        # A list of positions: with batch axes the product's transpose is slower.
+        product = x.reshape(-1, x.shape[-1]) @ kernel[0, 0]
+        product = product.reshape(*x.shape[:-1], self.features)
+        return product if bias is None else product + bias
 
 
 class Trunk(nn.Module):
@@ -56,14 +85,27 @@ class Trunk(nn.Module):
         """Maps `[..., H, W, C]` to `[..., h, w, channels]`, h and w <= max_grid."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = pool_to_grid(features, self.max_grid)
-        for layer in range(self.depth + 1):
-            kernel = (3, 3) if layer else (1, 1)
-            x = nn.Conv(self.width, kernel, use_bias=False, **dtypes)(x)
-            x = nn.LayerNorm(reduction_axes=(-3, -2, -1), **dtypes)(x)
-            x = nn.silu(x)
-        return nn.Conv(
-            self.channels, (1, 1), kernel_init=self.last_kernel_init, **dtypes
+        x = _PointwiseConv(self.width, use_bias=False, name="Conv_0", **dtypes)(x)
+        x = self._activate(x)
+        for layer in range(1, self.depth + 1):
+            x = nn.Conv(
+                self.width, (3, 3), use_bias=False, name=f"Conv_{layer}", **dtypes
+            )(x)
+            x = self._activate(x)
+        return _PointwiseConv(
+            self.channels,
+            use_bias=True,
+            kernel_init=self.last_kernel_init,
+            name=f"Conv_{self.depth + 1}",
+            **dtypes,
         )(x)
+
+    def _activate(self, x: jax.Array) -> jax.Array:
+        axes = (-3, -2, -1)
+        norm = nn.LayerNorm(
+            reduction_axes=axes, dtype=self.dtype, param_dtype=self.param_dtype
+        )
+        return nn.silu(norm(x))
 
 
 class RegressionPredictor(nn.Module):
@@ -140,6 +182,11 @@ class MomentPredictor(nn.Module):
       depth: 3x3 convolutions of the trunk.
       max_grid: see `pool_to_grid`.
       initial_factor: initial value of the learned factor.
+      rotations: 1, 2 or 4: the heat map is the mean of those of the features turned
+        by so many parts of a full turn, each turned back. The rectangle then turns
+        exactly with features turned by half turns (2), or quarter turns of a square
+        map (4), at so many times the cost of the trunk; exactly where the pooled
+        cells fill the map.
       heat_init: initialiser of the convolution that makes the heat map. Not zero:
         a constant heat map is a saddle.
       dtype: computation dtype of the trunk; None takes the features'.
@@ -150,15 +197,20 @@ class MomentPredictor(nn.Module):
     depth: int = 2
     max_grid: int = 16
     initial_factor: float = NEUTRAL_HALF_SIZE
+    rotations: int = 1
     heat_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array) -> Rectangle:
-        """Predicts one rectangle `[...]` for each map of `[..., H, W, C]`."""
+        """Predicts one rectangle `[...]` for each map of `[..., H, W, C]`.
+
+        Raises:
+          ValueError: for other `rotations`, or 4 of a map that is not square.
+        """
         check_features(features)
-        heat = Trunk(
+        trunk = Trunk(
             1,
             self.width,
             self.depth,
@@ -167,7 +219,11 @@ class MomentPredictor(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name="trunk",
-        )(features)[..., 0]
+        )
+        if self.rotations == 1:
+            heat = trunk(features)[..., 0]
+        else:
+            heat = self._mean_over_rotations(trunk, features)
         self.sow("intermediates", "heat", heat)
         log_factor = self.param(
             "log_factor",
@@ -178,3 +234,17 @@ class MomentPredictor(nn.Module):
         moments = heat_map_moments(heat, *features.shape[-3:-1])
         factor = jnp.exp(log_factor.astype(jnp.float32))
         return rectangle_from_moments(*moments, factor=factor)
+
+    def _mean_over_rotations(self, trunk: Trunk, features: jax.Array) -> jax.Array:
+        grid = pool_to_grid(features, self.max_grid)
+        height, width = grid.shape[-3:-1]
+        if self.rotations not in (2, 4) or (self.rotations == 4 and height != width):
+            raise ValueError(
+                "rotations must be 1, 2 or, for a square map, 4; got "
+                f"{self.rotations} for a map of {height} x {width}."
+            )
+        quarters = range(0, 4, 4 // self.rotations)
+        turned = jnp.stack([jnp.rot90(grid, k, axes=(-3, -2)) for k in quarters])
+        heat = trunk(turned)[..., 0]
+        back = [jnp.rot90(heat[i], -k, axes=(-2, -1)) for i, k in enumerate(quarters)]
+        return jnp.mean(jnp.stack(back), axis=0)

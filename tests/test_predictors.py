@@ -3,10 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cram_jax.attention import RectangularAttention
 from cram_jax.coordinates import pixel_centers
 from cram_jax.moments import heat_map_moments, pool_to_grid, rectangle_from_moments
+from cram_jax.overlap import rotated_iou
 from cram_jax.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.rectangle import Rectangle, rectangle_covariance
+from cram_jax.similarity import Similarity, transform_rectangle
 from tests.checks import assert_close, assert_tree_finite
 from tests.test_rectangle import rectangles
 
@@ -150,3 +153,37 @@ def test_moment_rectangle_moves_with_the_features():
 def test_pool_grid_below_one_is_refused():
     with pytest.raises(ValueError, match="got 0"):
         pool_to_grid(jnp.zeros((4, 4, 1)), 0)
+
+
+@pytest.mark.parametrize(
+    ("rotations", "shape", "quarters"),
+    [(4, (12, 12), (1, 2, 3)), (4, (32, 32), (1,)), (2, (12, 7), (2,))],
+)
+def test_rotations_make_the_rectangle_turn_exactly(rotations, shape, quarters):
+    features = jax.random.normal(jax.random.key(0), (3, *shape, 5))
+    predictor = MomentPredictor(
+        rotations=rotations, heat_init=jax.nn.initializers.normal(2.0)
+    )
+    plain = MomentPredictor(heat_init=jax.nn.initializers.normal(2.0))
+    variables = predictor.init(jax.random.key(1), features)
+    locate = jax.jit(predictor.apply)
+    rectangle = locate(variables, features)
+    for k in quarters:
+        # rot90 turns counterclockwise on screen, positive angles are clockwise.
+        turn = Similarity(jnp.full(3, -k * jnp.pi / 2))
+        turned = jnp.rot90(features, k, axes=(1, 2))
+        expected = transform_rectangle(turn, rectangle)
+        assert_close(
+            rotated_iou(expected, locate(variables, turned)), np.ones(3), atol=1e-4
+        )
+        free = plain.apply(variables, turned)
+        assert (rotated_iou(expected, free) < 0.99).all()
+
+
+@pytest.mark.parametrize(("rotations", "shape"), [(4, (12, 8)), (3, (8, 8))])
+def test_rotations_that_the_map_has_not_are_refused(rotations, shape):
+    layer = RectangularAttention(
+        predictor=lambda **options: MomentPredictor(rotations=rotations, **options)
+    )
+    with pytest.raises(ValueError, match=f"rotations must be.*got {rotations}"):
+        layer.init(jax.random.key(0), jnp.ones((1, *shape, 2)))
