@@ -44,12 +44,16 @@ class Arm:
       loss: whether the equivariance loss is on.
       stage: after which the layer is.
       examples: training images.
+      change: what else differs from the preset, in words; "" where nothing does.
+      options: that make the change.
     """
 
     layer: str
     loss: bool = False
     stage: int = DEFAULT_STAGE
     examples: int = DEFAULT_EXAMPLES
+    change: str = ""
+    options: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,7 +61,8 @@ class Arm:
         loss = "+loss" if self.loss else ""
         # Without a layer there is no stage: such runs serve every stage.
         stage = f"-stage{self.stage}" if self.layer != "none" else ""
-        return f"{self.layer}{loss}{stage}-{self.examples}"
+        change = f"-{self.change.replace(' ', '-')}" if self.change else ""
+        return f"{self.layer}{loss}{stage}-{self.examples}{change}"
 
 
 NONE, TRUNK = Arm("none"), Arm("positionwise-trunk")
@@ -70,6 +75,23 @@ LAYERS = (
     Arm("rectangular-regression", loss=True),
     Arm("rectangular-moment"),
     BEST,
+)
+
+
+def _changed(change: str, *options: str) -> Arm:
+    return dataclasses.replace(BEST, change=change, options=options)
+
+
+# What makes the moment rectangle train: one thing is taken away or changed at a time.
+ABLATION = (
+    BEST,
+    _changed("sharp from the start", "--sharpness.start", "12"),
+    _changed("predictor no faster", "--optimizer.predictor-scale", "1"),
+    _changed("loss weight 1", "--equivariance.weight", "1"),
+    _changed("absolute distances", "--equivariance.no-relative"),
+    _changed("corner distances", "--equivariance.metric", "corners"),
+    _changed("moved images not classified", "--equivariance.no-classify-moved"),
+    Arm("rectangular-rotations", loss=True),
 )
 
 
@@ -86,6 +108,7 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
     "layers": LAYERS,
     "stages": _each("stage", (1, 2, 3)),
     "examples": _each("examples", (1_000, 4_000, 16_000)),
+    "ablation": ABLATION,
     "preset": (
         Arm("none", examples=16_000),
         dataclasses.replace(BEST, examples=16_000),
@@ -97,18 +120,21 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
 class Options:
     """What to compare."""
 
-    studies: tuple[Literal["layers", "stages", "examples", "preset"], ...] = (
+    studies: tuple[
+        Literal["layers", "stages", "examples", "ablation", "preset"], ...
+    ] = (
         "layers",
         "stages",
         "examples",
+        "ablation",
     )
     """layers: every layer at one stage. stages, examples: three layers at each stage,
-    and with each number of training images. preset: the preset itself and without
-    attention."""
+    and with each number of training images. ablation: the moment rectangle with one
+    thing changed at a time. preset: the preset itself and without attention."""
     seeds: int = 5
     """Seeds 0, 1, ... of the studies layers and preset."""
     more_seeds: int = 3
-    """Seeds of the studies stages and examples."""
+    """Seeds of the studies stages, examples and ablation."""
     epochs: float = 6.0
     """Passes over 4,000 training images (in the study preset, over its 16,000); the
     number of steps is the same whatever the number of images."""
@@ -131,6 +157,7 @@ def fit_arguments(arm: Arm, seed: int, epochs: float) -> list[str]:
         *("--output.evaluate-every", "1000", "--output.no-tensorboard"),
         *weight,
         *(scale if arm.layer == "rectangular-regression" else []),
+        *arm.options,
     ]
 
 

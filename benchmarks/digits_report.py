@@ -28,6 +28,7 @@ TITLES = {
     "layers": "Every layer after stage 2, 4,000 training images",
     "stages": "After each stage, 4,000 training images",
     "examples": "By the number of training images, after stage 2",
+    "ablation": "What makes it train: one change at a time",
     "preset": "The preset: 16,000 training images, 6 epochs",
 }
 Rows = dict[str, dict[str, list[float | None]]]

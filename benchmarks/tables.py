@@ -102,7 +102,12 @@ def differences(values: Values, others: Values) -> list[float]:
 
 
 def table(rows: dict[str, dict[str, Values]], columns: Sequence[Column]) -> list[str]:
-    """One row per name: mean and interval of each score."""
+    """One row per name: mean and interval of each score that any of them has."""
+    columns = [
+        column
+        for column in columns
+        if any(value is not None for row in rows.values() for value in row[column[0]])
+    ]
     names = [name for name, _, _ in columns]
     lines = ["| run | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
     for row, values in rows.items():

@@ -4,6 +4,8 @@ from benchmarks.digits import STUDIES, Options, fit_arguments, planned_runs
 from benchmarks.digits_report import markdown, verdict, write
 from benchmarks.tables import cell, run_all, score
 from train.cli import parse_fit
+from train.config import to_dict
+from train.workdir import differing_fields
 
 
 def evaluation(accuracy, iou=None):
@@ -32,8 +34,17 @@ def test_all_arms_of_the_comparison_take_the_same_steps():
     configs = [parse_fit(arguments) for _, arguments in plans]
     steps = {config.epochs * config.data.train_examples for config in configs}
     assert steps == {24_000}
-    # 7 layers of 5 seeds; two more layers at two more stages; three at two more sizes.
-    assert len(configs) == 7 * 5 + 2 * 2 * 3 + 3 * 2 * 3
+    # 7 layers of 5 seeds; two of them at two more stages, three with two more numbers
+    # of images, and 7 changes.
+    assert len(configs) == 7 * 5 + (2 * 2 + 3 * 2 + 7) * 3
+
+
+def test_every_change_of_the_ablation_changes_one_thing():
+    base, *changed = STUDIES["ablation"]
+    configs = [to_dict(parse_fit(fit_arguments(arm, 0, 1.0))) for arm in changed]
+    same = to_dict(parse_fit(fit_arguments(base, 0, 1.0)))
+    for config in configs:
+        assert len(differing_fields([config, same])) == 1
 
 
 def test_score_of_the_layer_is_found_whatever_its_name():
@@ -74,7 +85,7 @@ def test_page_pairs_the_seeds_and_shows_each():
 
 
 def test_the_whole_page_and_its_curves(tmp_path):
-    write(record(["layers", "stages", "examples"]), tmp_path / "digits")
+    write(record(["layers", "stages", "examples", "ablation"]), tmp_path / "digits")
     text = (tmp_path / "digits.md").read_text()
     assert text.count("**holds**") + text.count("**fails**") >= 5
     assert (tmp_path / "digits_curves.png").stat().st_size > 10_000
