@@ -9,7 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from tests.test_train_checkpoints import orbax_drops_coroutines
 from tests.tiny_runs import CLASSES, final_state, tiny_arguments, write_images
@@ -63,7 +63,7 @@ def test_a_finished_run_leaves_all_its_records(finished):
     assert 0 <= result["attention1/iou"] <= 1
     assert len(list((finished / "pictures").glob("*.png"))) == 4
     with Image.open(finished / "looking.gif") as film:
-        assert film.n_frames == 4
+        assert len(list(ImageSequence.Iterator(film))) == 4
     assert list((finished / "tensorboard").iterdir())
 
 
@@ -157,6 +157,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_step(folder, tmp_path, capsy
     named = int(text.partition("at step ")[2].partition(".")[0])
     assert step < named
     assert np.isfinite(float(state.window["loss"]))
+
+
+def test_skipped_images_are_named_and_counted(folder, tmp_path, caplog):
+    spoilt = shutil.copytree(folder, tmp_path / "set")
+    (spoilt / "train" / "cross" / "3.png").write_bytes(b"no picture")
+    arguments = tiny_arguments(spoilt, tmp_path / "run", "--data.on-bad-image=skip")
+    assert main(arguments) == DONE
+    records = read_records(tmp_path / "run" / "metrics.jsonl")
+    train = [record for record in records if record["kind"] == "train"]
+    # Once in each of four epochs.
+    assert sum(record["skipped_images"] for record in train) == 4
+    (message,) = caplog.messages
+    assert "3.png is not an image" in message
 
 
 def test_evaluate_gives_the_scores_of_the_last_evaluation(finished, capsys):

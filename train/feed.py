@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import numpy as np
 
 from train.config import FitConfig
 from train.datasets import Source
@@ -102,8 +103,8 @@ class Feed:
         batches.set_state({"step": step})
         return prefetch_to_device(batches, put)
 
-    def eval_batches(self) -> EvalIterable:
-        """All evaluation images once; the last batch is padded."""
+    @cached_property
+    def _evaluation(self) -> EvalIterable:
         with _named_errors():
             return eval_batches(
                 self.eval_source,
@@ -111,6 +112,10 @@ class Feed:
                 self._config.batch_size,
                 **self._process,
             )
+
+    def eval_batches(self) -> EvalIterable:
+        """All evaluation images once; the last batch is padded."""
+        return self._evaluation
 
     def train_images(self) -> EvalIterable:
         """All training images once, seen as in evaluation."""
@@ -123,8 +128,9 @@ class Feed:
             )
 
     def fixed_batch(self, count: int) -> Batch:
-        """The first evaluation images, all of them in each process."""
+        """Evaluation images from all over the set, the same ones in each process."""
+        total = len(self.eval_source)
+        count = min(count, total)
+        indices = np.arange(count) * total // count
         with _named_errors():
-            source = self.eval_source
-            whole = eval_batches(source, self._data, min(count, len(source)))
-            return next(iter(whole))
+            return self._evaluation.rows(indices, np.zeros(count, bool))

@@ -153,6 +153,9 @@ class Loop:
         images = (self.step - self._logged_step) * self._config.batch_size
         values = window_record(window)
         values["images_per_second"] = images / max(now - self._logged_at, 1e-9)
+        if self._config.data.on_bad_image == "skip":
+            given = float(window["steps"]) * self._config.batch_size
+            values["skipped_images"] = given - float(window["weight"])
         values["learning_rate"] = float(self._rate(self.step - 1))
         total = self._experiment.total_steps
         sharpness = sharpness_at(self._config.sharpness, self.step - 1, total)

@@ -162,9 +162,14 @@ class BatchIterator(Iterator[Batch]):
 
 
 class EvalIterable:
-    """The batches of an evaluation; `len` is their number."""
+    """The batches of an evaluation; `len` is their number.
+
+    Attributes:
+        rows: makes the rows of chosen images.
+    """
 
     def __init__(self, batches: EvalBatches, source: Source, config: DataConfig):
+        self.rows = batches.rows
         self._batches, self._source, self._config = batches, source, config
 
     def __len__(self) -> int:
