@@ -34,6 +34,8 @@ COLUMNS = (
 )
 GAP = ("train - test", "", 4)
 SHOWN = (COLUMNS[0], COLUMNS[1], GAP, *COLUMNS[2:])
+# Rows without a rectangle have no equivariance to score, and it takes as long as a run.
+EVALUATION = ("--equivariance-images", "0")
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,25 @@ def main(arguments: list[str]) -> None:
     for seed in range(options.seeds):
         for name, layer, stage in rows(options):
             workdir = options.workdir / f"{layer}-{stage or 0}-{seed}"
-            run = run_once(workdir, fit_arguments(options, layer, stage, seed))
+            fit = fit_arguments(options, layer, stage, seed)
+            run = run_once(workdir, fit, evaluation=EVALUATION)
             runs.setdefault(name, []).append(run)
+        write_results(options, runs, arguments)
+    attended = [row for row in rows(options) if row[2] is not None]
+    workdirs = [options.workdir / f"{row[1]}-{row[2]}-0" for row in attended]
+    picture_rows(workdirs, options.results.with_suffix(".png"))
+
+
+def write_results(
+    options: Options, runs: dict[str, list[dict]], arguments: list[str]
+) -> None:
+    """RESULTS.md and RESULTS.json of the seeds done so far."""
     command = shlex.join(["python", "-m", "benchmarks.pets", *arguments])
     options.results.parent.mkdir(parents=True, exist_ok=True)
     text = markdown(runs, command) + "\n"
     options.results.with_suffix(".md").write_text(text)
     record = {"command": command, "machine": platform.machine(), "runs": runs}
     options.results.with_suffix(".json").write_text(json.dumps(record, indent=1))
-    attended = [row for row in rows(options) if row[2] is not None]
-    workdirs = [options.workdir / f"{row[1]}-{row[2]}-0" for row in attended]
-    picture_rows(workdirs, options.results.with_suffix(".png"))
     print(text)
 
 

@@ -20,7 +20,11 @@ Values = list[float | None]
 
 
 def run_once(
-    workdir: Path, arguments: list[str], cores: Sequence[int] | None = None
+    workdir: Path,
+    arguments: list[str],
+    cores: Sequence[int] | None = None,
+    *,
+    evaluation: Sequence[str] = (),
 ) -> dict:
     """Trains with these arguments of `fit` and evaluates, unless that is done.
 
@@ -28,6 +32,7 @@ def run_once(
       workdir: of the run.
       arguments: of `fit`, without the work directory.
       cores: CPU cores to stay on; None: any.
+      evaluation: further arguments of `evaluate`.
 
     Returns:
       evaluation.json, whose splits are "test" and "train".
@@ -43,7 +48,7 @@ def run_once(
         # Runs of one network compile the same programs, whatever their seed.
         cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent.resolve() / "cache")}
         place, environment = ["--workdir", str(workdir)], os.environ | cache
-        fit, evaluate = ["fit", *arguments], ["evaluate", "--train-images"]
+        fit, evaluate = ["fit", *arguments], ["evaluate", "--train-images", *evaluation]
         subprocess.run([*program, *fit, *place], check=True, env=environment)
         subprocess.run(
             [*program, *evaluate, *place],

@@ -76,7 +76,7 @@ def pets3() -> FitConfig:
     Results: results/pets3.md (python -m benchmarks.pets)
     """
     return FitConfig(
-        epochs=8.0,
+        epochs=5.0,
         batch_size=30,
         data=DataConfig(
             name="folder:data/pets3",
@@ -95,6 +95,7 @@ def pets3() -> FitConfig:
         optimizer=OptimizerConfig(
             name="adamw",
             learning_rate=3e-3,
+            predictor_scale=3.0,
             warmup_fraction=0.1,
             weight_decay=0.01,
             label_smoothing=0.1,
