@@ -28,6 +28,7 @@ import tyro
 
 from benchmarks import digits_report
 from benchmarks.tables import run_all
+from train.presets import preset
 
 # The learning rate of a regression predictor, as a multiple of the network's: at the
 # preset's 5, which is for heat maps, it saturates.
@@ -136,8 +137,8 @@ class Options:
     more_seeds: int = 3
     """Seeds of the studies stages, examples and ablation."""
     epochs: float = 6.0
-    """Passes over 4,000 training images (in the study preset, over its 16,000); the
-    number of steps is the same whatever the number of images."""
+    """Passes over 4,000 training images; the number of steps is the same whatever the
+    number of images. The study preset trains as long as the preset does."""
     jobs: int = 1
     """Runs side by side, each on its share of the CPU cores."""
     workdir: Path = Path("runs/benchmark-digits")
@@ -173,8 +174,10 @@ def planned_runs(options: Options) -> dict[str, tuple[str, list[str]]]:
             if seed >= (options.seeds if whole else options.more_seeds):
                 continue
             for arm in STUDIES[study]:
-                share = 1 if study == "preset" else DEFAULT_EXAMPLES / arm.examples
-                arguments = fit_arguments(arm, seed, options.epochs * share)
+                epochs = options.epochs * DEFAULT_EXAMPLES / arm.examples
+                if study == "preset":
+                    epochs = preset("digits").epochs
+                arguments = fit_arguments(arm, seed, epochs)
                 prefix = "preset-" if study == "preset" else ""
                 runs[f"{prefix}{arm.name}-{seed}"] = (arm.name, arguments)
     return runs

@@ -26,10 +26,10 @@ def digits() -> FitConfig:
     fast as the rest; edges go from soft to sharp over the first 60% of the steps.
 
     Command: python -m train fit --preset digits --workdir runs/digits
-    Results: results/digits.md (python -m benchmarks.digits)
+    Results: results/digits_preset.md (python -m benchmarks.digits --studies preset)
     """
     return FitConfig(
-        epochs=6.0,
+        epochs=4.0,
         batch_size=64,
         data=DataConfig(name="digits"),
         model=ModelConfig(
