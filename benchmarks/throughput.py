@@ -6,13 +6,16 @@
 
 Takes its own `--rounds`, `--steps` and `--results FILE.json`; all other options are
 those of `python -m train fit`. In each round the three are measured in turn, after a
-warm-up, each until its last result is ready; medians over the rounds are printed.
+warm-up, each until its last result is ready; medians over the rounds are printed. With
+`--results`, the record takes the place of the one of the same command in the file, and
+FILE.md beside it tells all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import shlex
@@ -33,6 +36,9 @@ from train.experiment import make_experiment
 from train.feed import Feed
 from train.parallel import make_parallel
 from train.steps import train_step
+
+# More batches than wait ready in workers, threads and on the device.
+_MADE_AHEAD = 16
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -55,11 +61,15 @@ def measure(config: FitConfig, steps: int, rounds: int) -> dict[str, list[float]
             state = update(state, next(batches))
         return state.params
 
-    def draw(batches: Iterator[Any]) -> Any:
+    def draw(batches: Iterator[Any], count: int = steps) -> Any:
         batch = None
-        for _ in range(steps):
+        for _ in range(count):
             batch = next(batches)
         return batch
+
+    def drain() -> None:
+        # What was made ahead while nobody drew would count as made in no time.
+        draw(batches, _MADE_AHEAD)
 
     def same(batch: Any) -> Iterator[Any]:
         while True:
@@ -76,6 +86,7 @@ def measure(config: FitConfig, steps: int, rounds: int) -> dict[str, list[float]
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for count in range(rounds + 1):
             for name, run in runs.items():
+                drain()
                 rate = steps * config.batch_size / seconds(run)
                 if count:  # the first round compiles and warms up
                     rates[name].append(rate)
@@ -84,37 +95,84 @@ def measure(config: FitConfig, steps: int, rounds: int) -> dict[str, list[float]
     return rates
 
 
+def result_of(
+    arguments: list[str], rates: dict[str, list[float]], load: float
+) -> dict[str, Any]:
+    """The record of one measurement; `load` is the machine's before it began."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return {
+        "command": shlex.join(["python", "-m", "benchmarks.throughput", *arguments]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"{jax.devices()[0].device_kind}",
+        "load_before": load,
+        "images_per_second": rates,
+        "medians": medians,
+        "together_over_slower": medians["together"]
+        / min(medians["pipeline"], medians["step"]),
+    }
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """A table of all records, with their commands."""
+    lines = [
+        "# Does the input pipeline keep up?",
+        "",
+        "Images per second of the pipeline alone, the training step alone, and both",
+        "together: medians, with the lowest and highest round. The last column is",
+        "together over the slower of the two. Load: processes that wanted to run, on",
+        "average over the minute before the measurement began.",
+        "",
+        "| | machine | load | pipeline | step | together | ratio |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for number, record in enumerate(records, start=1):
+        cells = [
+            f"{record['medians'][name]:,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+            for name, values in record["images_per_second"].items()
+        ]
+        lines.append(
+            f"| {number} | {record['machine']} | {record['load_before']:.1f} | "
+            + " | ".join(cells)
+            + f" | {record['together_over_slower']:.3f} |"
+        )
+    lines += [""]
+    lines += [f"{n}. `{record['command']}`" for n, record in enumerate(records, 1)]
+    return "\n".join(lines) + "\n"
+
+
+def store(record: dict[str, Any], path: Path) -> None:
+    """Puts a record in the place of the one of the same command."""
+    records = json.loads(path.read_text()) if path.exists() else []
+    records = [old for old in records if old["command"] != record["command"]]
+    records.append(record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(records, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(records))
+
+
 def main(arguments: list[str]) -> int:
-    """Measures, prints, and writes the figures if asked to."""
+    """Measures, prints, and stores the figures if asked to."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--results", type=Path)
     options, rest = parser.parse_known_args(arguments)
+    load = os.getloadavg()[0]
     try:
         config = parse_fit(rest)
         rates = measure(config, options.steps, options.rounds)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, rate in medians.items():
+    own = ["--rounds", str(options.rounds), "--steps", str(options.steps)]
+    record = result_of([*own, *rest], rates, load)
+    for name, rate in record["medians"].items():
         low, high = min(rates[name]), max(rates[name])
         print(f"{name:9} {rate:10,.0f} images/s  ({low:,.0f} to {high:,.0f})")
-    share = medians["together"] / min(medians["pipeline"], medians["step"])
-    print(f"together / slower of the two: {share:.3f}")
+    print(f"together / slower of the two: {record['together_over_slower']:.3f}")
     if options.results:
-        record = {
-            "command": shlex.join(
-                ["python", "-m", "benchmarks.throughput", *arguments]
-            ),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-            f"{jax.devices()[0].device_kind}",
-            "images_per_second": rates,
-            "together_over_slower": share,
-        }
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(json.dumps(record, indent=1) + "\n")
+        store(record, options.results)
     return 0
 
 
