@@ -107,7 +107,7 @@ def _sums(task: Task, variables, step, batch, similarity: Similarity) -> Sums:
     moved = warp_image(similarity, images, fill=task.config.equivariance.fill)
     moved = jnp.round(moved * 255).astype(jnp.uint8)
     both = jnp.concatenate([batch["image"], moved])
-    _, evidence = observe(task, variables, step, both)
+    _, evidence = observe(task, variables, step, both, on_image=False)
     count, weight = images.shape[0], _pair_weight(task, batch, similarity)
     sums: Sums = {"weight": jnp.sum(weight)}
     for path, layer in evidence.items():

@@ -1,8 +1,9 @@
 """Does a layer look at the object? Sums over a batch, against the data set's truth.
 
 Masks are compared at the resolution of the network's input: a layer's map is resized
-to it (bilinear), so that layers of all stages are judged alike. With a rectangle and
-a known object (`truth` "rotated", "box" or "mask"):
+to it (bilinear, each of its pixels where the network looks; see
+`cram_jax.backbones.positions`), so that layers of all stages are judged alike. With a
+rectangle and a known object (`truth` "rotated", "box" or "mask"):
 
 * `iou`: of the predicted with the true rotated rectangle; where the truth is a box,
   of the rectangle's axis-aligned hull with the box; where it is a mask, of the filled
@@ -21,16 +22,50 @@ For every layer with a mask, position-wise ones included:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cram_jax.backbones.positions import (
+    mask_on_image,
+    rectangle_on_image,
+    stage_grids,
+)
 from cram_jax.overlap import mask_iou, rotated_iou
 from cram_jax.rectangle import Rectangle, rectangle_hull
 from cram_jax.rendering import render_hard_mask
 from train.metrics import Sums
+
+
+def evidence_on_image(
+    network: nn.Module, evidence: Mapping[str, Any], height: int, width: int
+) -> dict[str, dict[str, Any]]:
+    """What layers show in coordinates of their maps, in those of the image.
+
+    Args:
+      network: that the layers are in.
+      evidence: as `metrics.layer_evidence` gives it; the first number in a layer's
+        path is that of its stage.
+      height: of the images in pixels.
+      width: likewise.
+    """
+    moved = {}
+    for path, layer in evidence.items():
+        number = re.search(r"\d+", path)
+        stage = int(number.group()) - 1 if number else 0
+        sides = stage_grids(network, height), stage_grids(network, width)
+        grids = sides[0][stage], sides[1][stage]
+        moved[path] = dict(layer)
+        mask = layer["mask"].astype(jnp.float32)
+        moved[path]["mask"] = mask_on_image(mask, grids, height, width)
+        if "rectangle" in layer:
+            found = layer["rectangle"]
+            moved[path]["rectangle"] = rectangle_on_image(found, grids, height, width)
+    return moved
 
 
 def _rectangle_of_hull(hull: jax.Array) -> Rectangle:

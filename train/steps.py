@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from train import movement
-from train.localization import localization_sums
+from train.localization import evidence_on_image, localization_sums
 from train.metrics import (
     NEVER,
     Sums,
@@ -201,14 +201,28 @@ def reset_window(state: TrainState) -> TrainState:
     return state.replace(window=jax.tree.map(jnp.zeros_like, state.window) | notes)
 
 
-def observe(task: Task, variables: Variables, step: jax.Array, images: jax.Array):
-    """Logits and layer evidence of uint8 images `[B, H, W, C]`, in evaluation mode."""
+def observe(
+    task: Task,
+    variables: Variables,
+    step: jax.Array,
+    images: jax.Array,
+    *,
+    on_image: bool = True,
+):
+    """Logits and layer evidence of uint8 images `[B, H, W, C]`, in evaluation mode.
+
+    Rectangles are in coordinates of the images and masks at their resolution, or with
+    `on_image=False` in those of the layers' maps.
+    """
     logits, updates = task.model.apply(
         {**variables, **task.schedule(step)},
         task.normalise(unit_range(images)),
         mutable=["intermediates"],
     )
-    return logits, layer_evidence(updates.get("intermediates") or {})
+    evidence = layer_evidence(updates.get("intermediates") or {})
+    if on_image:
+        evidence = evidence_on_image(task.model, evidence, *images.shape[1:3])
+    return logits, evidence
 
 
 def eval_step(task: Task, variables: Variables, step: jax.Array, batch: Batch) -> Sums:
