@@ -38,7 +38,7 @@ from train.parallel import make_parallel
 from train.steps import train_step
 
 # More batches than wait ready in workers, threads and on the device.
-_MADE_AHEAD = 16
+_MADE_AHEAD = 32
 
 
 def seconds(run: Callable[[], Any]) -> float:
