@@ -179,6 +179,9 @@ def test_evaluate_gives_the_scores_of_the_last_evaluation(finished, capsys):
     assert found.pop("step") == expected.pop("step")
     for name, value in expected.items():
         assert found["test"][name] == pytest.approx(value, abs=1e-5), name
+    assert 0 <= found["test"]["attention1/equivariance_iou"] <= 1
+    assert set(found["equivariance"]) == {"angle", "scale", "shift"}
+    assert (finished / "equivariance.png").exists()
     assert "calibration error" in capsys.readouterr().out
 
 
