@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from cram_jax.coordinates import pixel_centers
@@ -67,20 +68,22 @@ def heat_map_moments(logits: jax.Array, height: int, width: int) -> tuple:
     Returns:
       `(mean_x, mean_y, variance_x, variance_y, covariance)`, each `[...]`.
     """
-    x, y = pixel_centers(height, width)
+    # Constants of the shape: traced, their many small operations would run every time.
+    with jax.ensure_compile_time_eval():
+        x, y = (np.asarray(axis) for axis in pixel_centers(height, width))
     cell = -(-max(height, width) // max(logits.shape[-2:]))
 
-    def pooled(values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def pooled(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         groups = [values[i : i + cell] for i in range(0, values.size, cell)]
         pixel = 2 / max(height, width)
-        means = jnp.stack([group.mean() for group in groups])
-        sizes = jnp.array([float(group.size) for group in groups])
+        means = np.array([group.mean() for group in groups], values.dtype)
+        sizes = np.array([group.size for group in groups], values.dtype)
         return means, sizes, (sizes * pixel) ** 2 / 12
 
     center_x, count_x, spread_x = pooled(x)
     center_y, count_y, spread_y = pooled(y)
     logits = logits.astype(jnp.float32)
-    logits = logits + jnp.log(count_y)[:, None] + jnp.log(count_x)
+    logits = logits + np.log(count_y)[:, None] + np.log(count_x)
     weights = jax.nn.softmax(logits, axis=(-2, -1))
     along_x, along_y = weights.sum(-2), weights.sum(-1)
     mean_x = along_x @ center_x

@@ -9,6 +9,10 @@ sharpness::
 (ours: the paper's text leaves its edge function open to us). It tends to the
 indicator of the rectangle as s grows; an edge is about 1 / s wide, in units of half
 the longer side of the map. The gradient reaches the rectangle only through its edges.
+
+Derivatives are written down by hand (`jax.custom_jvp`, of which JAX makes the reverse
+mode): the mask is evaluated once per position, never per channel, and its gradient is
+one field per edge, summed along rows and columns. results/cost.md has what it costs.
 """
 
 from __future__ import annotations
@@ -75,6 +79,55 @@ def _own_frame(
     return along, across
 
 
+def _edge_terms(
+    rectangle: Rectangle, height: int, width: int, sharpness: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """Terms `[..., 4, height]` of rows and `[..., 4, width]` of columns of each edge.
+
+    Their sum is the edge's argument: s (w + u), s (w - u), s (h + v) or s (h - v),
+    which is a number for the row plus a number for the column at any angle.
+    """
+    x, y = pixel_centers(height, width)
+    x = x - rectangle.center_x[..., None]
+    y = y - rectangle.center_y[..., None]
+    cos = jnp.cos(rectangle.angle)[..., None]
+    sin = jnp.sin(rectangle.angle)[..., None]
+    s = jnp.asarray(sharpness, x.dtype)[..., None]
+    half_width = s * rectangle.half_width[..., None]
+    half_height = s * rectangle.half_height[..., None]
+    u_row, v_row = s * sin * y, s * cos * y
+    u_column, v_column = s * cos * x, -s * sin * x
+    rows = half_width + u_row, half_width - u_row, half_height + v_row
+    columns = u_column, -u_column, v_column, -v_column
+    return (
+        jnp.stack([*rows, half_height - v_row], axis=-2),
+        jnp.stack(columns, axis=-2),
+    )
+
+
+@jax.custom_jvp
+def _product_of_edges(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Product over the edges k of E(rows[k, i] + columns[k, j]): `[..., H, W]`."""
+    product = jnp.ones((), rows.dtype)
+    for k in range(4):
+        argument = rows[..., k, :, None] + columns[..., k, None, :]
+        product = product * (1 + jnp.exp(-argument))
+    # One division at the end: XLA does not repeat a division for every channel, as it
+    # does the product of four quotients.
+    return 1 / product
+
+
+@_product_of_edges.defjvp
+def _product_of_edges_jvp(primals, tangents):
+    rows, columns = primals
+    mask = _product_of_edges(rows, columns)
+    outside = jax.nn.sigmoid(-(rows[..., :, None] + columns[..., None, :]))
+    # d log E(z) = (1 - E(z)) dz. Transposed, this is one field per edge and its sums
+    # along rows and columns.
+    change = tangents[0][..., :, None] + tangents[1][..., None, :]
+    return mask, jnp.sum(mask[..., None, :, :] * outside * change, axis=-3)
+
+
 def render_mask(
     rectangle: Rectangle,
     height: int,
@@ -97,14 +150,7 @@ def render_mask(
       ValueError: if a side is less than 1, or a static sharpness is not positive.
     """
     check_sharpness(sharpness)
-    along, across = _own_frame(rectangle, height, width)
-    s = jnp.asarray(sharpness, along.dtype)[..., None, None]
-    half_width = rectangle.half_width[..., None, None]
-    half_height = rectangle.half_height[..., None, None]
-    edge = jax.nn.sigmoid
-    inside_width = edge(s * (half_width + along)) * edge(s * (half_width - along))
-    inside_height = edge(s * (half_height + across)) * edge(s * (half_height - across))
-    return inside_width * inside_height
+    return _product_of_edges(*_edge_terms(rectangle, height, width, sharpness))
 
 
 def relative_sharpness(
@@ -153,32 +199,28 @@ def render_hard_mask(rectangle: Rectangle, height: int, width: int) -> jax.Array
     return inside_width & inside_height
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _multiply(features: jax.Array, mask: jax.Array) -> jax.Array:
     return features * mask.astype(features.dtype)[..., None]
 
 
-def _multiply_forward(features, mask):
-    return _multiply(features, mask), (features, mask)
-
-
-def _multiply_backward(residuals, cotangent):
-    features, mask = residuals
-    # Fused into the reduction, the mask's 4 logistic functions would be evaluated
-    # again for every channel; here each product is one pass over the features.
-    narrow = mask.astype(features.dtype)[..., None]
-    products = cotangent.astype(mask.dtype) * features.astype(mask.dtype)
-    return cotangent * narrow, jnp.sum(products, axis=-1)
-
-
-_multiply.defvjp(_multiply_forward, _multiply_backward)
+@_multiply.defjvp
+def _multiply_jvp(primals, tangents):
+    features, mask = primals
+    change, mask_change = tangents
+    gated = _multiply(features, mask)
+    # In the mask's dtype, so that its transpose, the sum over channels that makes the
+    # mask's cotangent, is accumulated in it.
+    turned = features.astype(mask.dtype) * mask_change[..., None]
+    return gated, _multiply(change, mask) + turned.astype(features.dtype)
 
 
 def apply_mask(features: jax.Array, mask: jax.Array) -> jax.Array:
     """Multiplies features by a mask, with a gradient that reads them once.
 
     The mask's cotangent is one reduction over the channels, accumulated in the
-    mask's dtype. Reverse mode only: `jax.jvp` through it raises.
+    mask's dtype. Forward and reverse mode, derivatives of any order, vmap, remat and
+    a batch sharded over devices all work, as they do for `render_mask`.
 
     Args:
       features: `[..., H, W, C]`, floating point.
