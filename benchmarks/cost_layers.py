@@ -1,0 +1,182 @@
+"""The cost of one attention layer on one feature map, and the floor it stands on.
+
+Floor, forward: every layer must read the map to decide, read it again to gate it, and
+write the result: three transfers. Floor, forward and backward: then the cotangent
+must be read with the map for the gate's own gradient (two), and once more to be gated
+(one), and the map's gradient written (one): seven transfers. Both floors are programs
+that do just that, written in several ways; the fastest counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.timing import interleaved, quartiles, relative
+from cram_jax.baselines import ATTENTIONS
+
+# "rectangular-moment" is "rectangular" by its other name.
+LAYERS = tuple(n for n in ATTENTIONS if n not in ("none", "rectangular-moment"))
+Tree = Any
+
+
+def example_values(shapes: Tree) -> Tree:
+    """Arrays of the given shapes: fan-in scaled kernels, ones for scales, else zeros.
+
+    What an initialiser would give, but without compiling one for every shape.
+    """
+    generator = np.random.default_rng(0)
+
+    def value(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            scale = 1 / np.sqrt(np.prod(leaf.shape[:-1]))
+            array = generator.normal(0, scale, leaf.shape)
+        else:
+            array = np.full(leaf.shape, 1.0 if name in ("scale", "var") else 0.0)
+        return jnp.asarray(array, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def layer_functions(name: str, features: jax.Array) -> tuple[Callable, Callable, Tree]:
+    """`forward(params, x)`, `both(params, x, cotangent)` and parameters of a layer."""
+    make = ATTENTIONS[name]
+    if make is None:
+        raise ValueError(f"There is no layer to measure behind {name!r}.")
+    layer = make(name="layer")
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), features)
+    params = example_values(shapes["params"])
+    rest = example_values({k: v for k, v in shapes.items() if k == "batch_stats"})
+
+    def forward(params, x):
+        variables = {"params": params, **rest}
+        if not rest:
+            return layer.apply(variables, x, train=True)
+        return layer.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    def both(params, x, cotangent):
+        y, pullback = jax.vjp(forward, params, x)
+        return y, pullback(cotangent)
+
+    return forward, both, params
+
+
+def _scale_by(x: jax.Array, statistic: jax.Array) -> jax.Array:
+    return x * (1 + statistic).astype(x.dtype)
+
+
+def _sum_native(x: jax.Array) -> jax.Array:
+    zero = jnp.zeros((), x.dtype)
+    return jax.lax.reduce(x, zero, jax.lax.add, (1, 2))[:, None, None]
+
+
+_STATISTICS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "all": lambda x: x.astype(jnp.float32).mean((1, 2, 3), keepdims=True),
+    "positions": lambda x: x.astype(jnp.float32).mean((1, 2), keepdims=True),
+    "channels": lambda x: x.astype(jnp.float32).mean(3, keepdims=True),
+    "native": _sum_native,
+}
+
+
+def floor_functions() -> dict[str, tuple[Callable, Callable]]:
+    """By name `forward(x)` and `both(x, cotangent)` that move what must be moved."""
+
+    def make(statistic):
+        def forward(x):
+            return _scale_by(x, statistic(x))
+
+        def both(x, cotangent):
+            return forward(x), _scale_by(cotangent, statistic(x * cotangent))
+
+        return forward, both
+
+    return {name: make(statistic) for name, statistic in _STATISTICS.items()}
+
+
+def compile_and_describe(function: Callable, *arguments: Any) -> tuple[Any, dict]:
+    """The compiled function with its FLOPs, memory and compile time."""
+    lowered = jax.jit(function).lower(*arguments)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    taken = time.perf_counter() - start
+    memory, cost = compiled.memory_analysis(), lowered.cost_analysis() or {}
+    facts = {"compile_seconds": taken, "flops": cost.get("flops")}
+    if memory is not None:
+        facts["temporary_bytes"] = memory.temp_size_in_bytes
+        facts["peak_bytes"] = (
+            memory.temp_size_in_bytes
+            + memory.output_size_in_bytes
+            + memory.argument_size_in_bytes
+        )
+    return compiled, facts
+
+
+def _floors(x: jax.Array, cotangent: jax.Array, runs: dict) -> None:
+    for name, (forward, both) in floor_functions().items():
+        first = jax.jit(forward).lower(x).compile()
+        second = jax.jit(both).lower(x, cotangent).compile()
+        runs[f"floor {name}", "forward"] = lambda run=first: run(x)
+        runs[f"floor {name}", "both"] = lambda run=second: run(x, cotangent)
+
+
+def _fastest_floor(times: dict, phase: str) -> str:
+    names = [f"floor {name}" for name in _STATISTICS]
+    return min(names, key=lambda name: quartiles(times[name, phase]["wall"])[1])
+
+
+def measure_map(
+    shape: tuple[int, ...], dtype: str, layers: tuple[str, ...], rounds: int
+) -> dict[str, Any]:
+    """Every layer and the floors on one map, interleaved.
+
+    Args:
+      shape: `(batch, height, width, channels)`.
+      dtype: of the features.
+      layers: names in `ATTENTIONS`.
+      rounds: measurements of each.
+
+    Returns:
+      A record for JSON: of each layer and phase ("forward", "both") the static facts,
+      quartiles of wall and processor seconds, and of their ratios to the floor.
+    """
+    generator = np.random.default_rng(0)
+    x, cotangent = (
+        jnp.asarray(generator.normal(size=shape), jnp.dtype(dtype)) for _ in range(2)
+    )
+    runs, facts, params_of = {}, {}, {}
+    _floors(x, cotangent, runs)
+    for name in layers:
+        forward, both, params = layer_functions(name, x)
+        params_of[name] = sum(leaf.size for leaf in jax.tree.leaves(params))
+        first, facts[name, "forward"] = compile_and_describe(forward, params, x)
+        second, facts[name, "both"] = compile_and_describe(both, params, x, cotangent)
+        runs[name, "forward"] = lambda run=first, p=params: run(p, x)
+        runs[name, "both"] = lambda run=second, p=params: run(p, x, cotangent)
+    times = interleaved(runs, rounds)
+    record: dict[str, Any] = {
+        "shape": list(shape),
+        "dtype": dtype,
+        "megabytes": x.nbytes / 1e6,
+        "floor": {},
+        "layers": {name: {"parameters": params_of[name]} for name in layers},
+    }
+    for phase in ("forward", "both"):
+        floor = _fastest_floor(times, phase)
+        base = times[floor, phase]
+        wall = quartiles(base["wall"])
+        record["floor"][phase] = {"program": floor, "wall": wall}
+        for name in layers:
+            time_of = times[name, phase]
+            record["layers"][name][phase] = facts[name, phase] | {
+                "wall": quartiles(time_of["wall"]),
+                "cpu": quartiles(time_of["cpu"]),
+                "to_floor": relative(time_of["wall"], base["wall"]),
+                "cpu_to_floor": relative(time_of["cpu"], base["cpu"]),
+            }
+    return record

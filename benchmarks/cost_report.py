@@ -1,0 +1,133 @@
+"""Tables and a plot of what benchmarks/attention_cost.py has measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib import ticker
+
+PHASES = {"forward": "forward", "both": "forward + backward"}
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _head(cells: list[str]) -> list[str]:
+    return [_row(cells), _row(["---"] + ["---:"] * (len(cells) - 1))]
+
+
+def _spread(quartiles: list[float], digits: int = 2) -> str:
+    low, middle, high = (f"{value:.{digits}f}" for value in quartiles)
+    return f"{middle} ({low}-{high})"
+
+
+def _name(record: dict[str, Any]) -> str:
+    return "x".join(map(str, record["shape"]))
+
+
+def _layers(records: list[dict]) -> list[str]:
+    return list(dict.fromkeys(name for r in records for name in r["layers"]))
+
+
+def _ratio_table(records: list[dict], phase: str, key: str) -> list[str]:
+    names = _layers(records)
+    lines = _head(["map", "MB", "floor (ms)", *names])
+    for record in records:
+        floor = record["floor"][phase]["wall"][1] * 1e3
+        cells = [_name(record), f"{record['megabytes']:.1f}", f"{floor:.2f}"]
+        for name in names:
+            layer = record["layers"].get(name)
+            cells.append(_spread(layer[phase][key]) if layer else "")
+        lines.append(_row(cells))
+    return lines
+
+
+def _static_table(records: list[dict]) -> list[str]:
+    titles = ["parameters", "MFLOP", "temporary MB", "compile (s)"]
+    lines = _head(["map", "layer", *titles])
+    for record in records:
+        for name, layer in record["layers"].items():
+            both = layer["both"]
+            temporary = both.get("temporary_bytes", float("nan")) / 1e6
+            flops = (both["flops"] or float("nan")) / 1e6
+            cells = [f"{layer['parameters']:,}", f"{flops:.1f}", f"{temporary:.2f}"]
+            cells.append(f"{both['compile_seconds']:.1f}")
+            lines.append(_row([_name(record), name, *cells]))
+    return lines
+
+
+def _network_table(record: dict[str, Any]) -> list[str]:
+    titles = ["wall / none", "processor / none", "parameters", "FLOPs"]
+    lines = _head(["layer", "stages", *titles])
+    for run in record["runs"]:
+        stages = ", ".join(map(str, run["stages"]))
+        more = [f"{100 * run[key]:+.2f}%" for key in ("more_parameters", "more_flops")]
+        cells = [_spread(run["to_none"], 3), _spread(run["cpu_to_none"], 3), *more]
+        lines.append(_row([run["layer"], stages, *cells]))
+    return lines
+
+
+def tables(record: dict[str, Any]) -> str:
+    """Markdown of everything measured: medians and quartiles."""
+    lines = ["# Measured costs", "", "Median (lower-upper quartile) over rounds.", ""]
+    commands = dict.fromkeys(r["command"] for r in record["maps"] + record["nets"])
+    lines += [f"- `{command}`" for command in commands]
+    machines = [r["machine"] for r in record["maps"] + record["nets"]]
+    lines += ["", f"Machine at the end: {machines[-1]}." if machines else ""]
+    for dtype in dict.fromkeys(r["dtype"] for r in record["maps"]):
+        records = [r for r in record["maps"] if r["dtype"] == dtype]
+        for phase, words in PHASES.items():
+            for key, clock in (("to_floor", "wall"), ("cpu_to_floor", "processor")):
+                lines += ["", f"## {dtype}, {words}: {clock} time over the floor's", ""]
+                lines += _ratio_table(records, phase, key)
+        lines += ["", f"## {dtype}: parameters; FLOPs, temporary memory and compile"]
+        lines += ["time of forward + backward", "", *_static_table(records)]
+    for net in record["nets"]:
+        step = net["none"]["wall"][1]
+        lines += ["", f"## Training step of {net['network']}, batch {net['batch']}"]
+        lines += ["", f"{net['image_size']} pixels; without attention {step:.3f} s."]
+        lines += ["", *_network_table(net)]
+    return "\n".join(lines) + "\n"
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Processor time of forward + backward over the floor's, map by map."""
+    dtypes = list(dict.fromkeys(r["dtype"] for r in record["maps"]))
+    if not dtypes:
+        return
+    figure, axes = plt.subplots(
+        len(dtypes), 1, figsize=(9, 3.6 * len(dtypes)), squeeze=False
+    )
+    for axis, dtype in zip(axes[:, 0], dtypes, strict=True):
+        records = [r for r in record["maps"] if r["dtype"] == dtype]
+        for name in _layers(records):
+            points = [
+                (place, r["layers"][name]["both"]["cpu_to_floor"])
+                for place, r in enumerate(records)
+                if name in r["layers"]
+            ]
+            ours = name.startswith("rectangular")
+            axis.plot(
+                [place for place, _ in points],
+                [ratio[1] for _, ratio in points],
+                "o-" if ours else "s--",
+                label=name,
+                linewidth=2 if ours else 1,
+            )
+        axis.set_xticks(range(len(records)), [_name(r) for r in records], rotation=20)
+        axis.axhline(1, color="black", linewidth=0.8)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
+        axis.yaxis.set_minor_formatter(ticker.ScalarFormatter())
+        axis.set_ylabel("processor time / floor")
+        axis.set_title(f"Forward + backward, {dtype}")
+        axis.legend(fontsize=7, ncols=2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,86 @@
+"""The cost benchmark at tiny sizes."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import attention_cost
+from benchmarks.cost_layers import LAYERS, floor_functions, layer_functions
+from benchmarks.cost_networks import make_step, measure_network
+from benchmarks.timing import interleaved, relative
+from cram_jax.baselines import ATTENTIONS
+
+
+def test_layers_are_all_of_the_package_but_none_and_a_second_name():
+    assert set(ATTENTIONS) - set(LAYERS) == {"none", "rectangular-moment"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_is_differentiated_with_respect_to_parameters_and_map(name):
+    x = jnp.ones((2, 8, 8, 16))
+    forward, both, params = layer_functions(name, x)
+    y, (gradient, dx) = jax.eval_shape(both, params, x, x)
+    assert y.shape == dx.shape == x.shape == jax.eval_shape(forward, params, x).shape
+    assert jax.tree.structure(gradient) == jax.tree.structure(params)
+
+
+def test_floors_do_read_and_write_all_of_the_map():
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
+    for forward, both in floor_functions().values():
+        y, dx = both(x, 2 * x)
+        np.testing.assert_allclose(y, forward(x), rtol=1e-5)
+        # Each depends on a statistic over many elements, so on two passes.
+        for changed, old in ((forward(x + 1), y), (both(x + 1, 2 * x)[1], dx)):
+            assert (np.asarray(changed) != np.asarray(old)).all()
+
+
+def test_ratios_are_taken_within_a_round():
+    assert relative([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == [2.5, 3.0, 3.5]
+    times = interleaved({"a": lambda: jnp.ones(3), "b": lambda: jnp.ones(2)}, 3)
+    assert [len(times[n][c]) for n in "ab" for c in ("wall", "cpu")] == [3] * 4
+
+
+def test_a_tiny_run_writes_tables_and_merges_with_what_was_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(attention_cost, "MAPS", {"tiny": ((4, 4, 8),)})
+    results = tmp_path / "cost"
+    common = ["--maps", "tiny", "--batch", "2", "--rounds", "2", "--no-networks"]
+    common += ["--layers", "squeeze-excite", "--results", str(results), "--dtypes"]
+    attention_cost.main([*common, "float32"])
+    attention_cost.main([*common, "float32"])
+    attention_cost.main([*common, "bfloat16"])
+    record = json.loads(results.with_suffix(".json").read_text())
+    assert [each["dtype"] for each in record["maps"]] == ["float32", "bfloat16"]
+    layer = record["maps"][0]["layers"]["squeeze-excite"]
+    # C = 8 to one hidden unit and back, both with biases.
+    assert layer["parameters"] == 8 + 1 + 8 + 8
+    assert layer["both"]["flops"] > layer["forward"]["flops"] > 0
+    low, middle, high = layer["both"]["to_floor"]
+    assert 0 < low <= middle <= high
+    assert layer["both"]["temporary_bytes"] >= 0
+    text = (tmp_path / "cost_tables.md").read_text()
+    assert "2x4x4x8" in text
+    assert results.with_suffix(".png").stat().st_size > 1000
+
+
+def test_a_network_is_measured_with_and_without_the_layer():
+    record = measure_network("convnet", ("squeeze-excite",), [(3,)], 2, 16, 2)
+    (run,) = record["runs"]
+    assert run["more_parameters"] > 0
+    assert run["more_flops"] > 0
+    assert run["to_none"][1] > 0
+
+
+def test_the_digits_step_is_that_of_the_preset():
+    step, (state, batch), count = make_step("digits", "rectangular", (2,), 8, 48)
+    after = jax.eval_shape(step, state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert count == sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert "attention2" in state.params
+
+
+def test_an_unknown_layer_is_refused():
+    with pytest.raises(ValueError, match="Unknown attention 'cram'"):
+        make_step("digits", "cram", (2,), 8, 48)
