@@ -95,7 +95,6 @@ def pets3() -> FitConfig:
         optimizer=OptimizerConfig(
             name="adamw",
             learning_rate=3e-3,
-            predictor_scale=3.0,
             warmup_fraction=0.1,
             weight_decay=0.01,
             label_smoothing=0.1,
