@@ -138,7 +138,9 @@ class Options:
     """Seeds of the studies stages, examples and ablation."""
     epochs: float = 6.0
     """Passes over 4,000 training images; the number of steps is the same whatever the
-    number of images. The study preset trains as long as the preset does."""
+    number of images."""
+    preset_epochs: float | None = None
+    """Passes over the images in the study preset; none: as the preset has it."""
     jobs: int = 1
     """Runs side by side, each on its share of the CPU cores."""
     workdir: Path = Path("runs/benchmark-digits")
@@ -176,7 +178,7 @@ def planned_runs(options: Options) -> dict[str, tuple[str, list[str]]]:
             for arm in STUDIES[study]:
                 epochs = options.epochs * DEFAULT_EXAMPLES / arm.examples
                 if study == "preset":
-                    epochs = preset("digits").epochs
+                    epochs = options.preset_epochs or preset("digits").epochs
                 arguments = fit_arguments(arm, seed, epochs)
                 prefix = "preset-" if study == "preset" else ""
                 runs[f"{prefix}{arm.name}-{seed}"] = (arm.name, arguments)

@@ -63,9 +63,9 @@ def verdict(values: list[float], *, better: int = 1) -> str:
       values: paired differences, one per seed.
       better: 1 where the claim is that they are positive, -1 for negative.
     """
-    if len(values) < 2:
+    mean, interval = mean_and_interval(values) if values else (0.0, None)
+    if interval is None:
         return "undecided (too few seeds)"
-    mean, interval = mean_and_interval(values)
     word = "undecided"
     if abs(mean) > interval:
         word = "holds" if mean * better > 0 else "fails"
@@ -163,7 +163,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
             for place in places:
                 end = ending.format(place)
                 end = end if layer != "none" else end.rpartition("-")[2]
-                mean, interval = mean_and_interval(rows[f"{layer}-{end}"][column])
+                found = rows[f"{layer}-{end}"][column]
+                mean, interval = mean_and_interval([v for v in found if v is not None])
                 means.append(mean)
                 errors.append(interval or 0.0)
             axis.errorbar(places, means, errors, marker="o", capsize=3, label=layer)

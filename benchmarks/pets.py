@@ -22,7 +22,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.tables import by_seed, paired, run_once, score, table
+from benchmarks.tables import by_seed, differences, paired, run_once, score, table
 
 COLUMNS = (
     ("test accuracy", "test/accuracy", 4),
@@ -100,9 +100,12 @@ def fit_arguments(
 
 def scores(runs: list[dict]) -> dict[str, list[float | None]]:
     """Every column of one row, seed by seed."""
-    values = {name: [score(run, key) for run in runs] for name, key, _ in COLUMNS}
-    pairs = zip(values["train accuracy"], values["test accuracy"], strict=True)
-    return values | {GAP[0]: [(a or 0.0) - (b or 0.0) for a, b in pairs]}
+    values: dict[str, list[float | None]] = {
+        name: [score(run, key) for run in runs] for name, key, _ in COLUMNS
+    }
+    gap = differences(values["train accuracy"], values["test accuracy"])
+    values[GAP[0]] = list(gap)
+    return values
 
 
 def markdown(runs: dict[str, list[dict]], command: str) -> str:

@@ -48,7 +48,14 @@ def pool_to_grid(values: jax.Array, max_grid: int) -> jax.Array:
     window = (cell, cell)
     # "SAME" would cut the first cell as well as the last.
     padding = ((0, -height % cell), (0, -width % cell))
-    pooled = nn.avg_pool(batch, window, window, padding, count_include_pad=False)
+    # Flax's annotation knows only the names of paddings.
+    pooled = nn.avg_pool(
+        batch,
+        window,
+        window,
+        padding,  # pyright: ignore[reportArgumentType]
+        count_include_pad=False,
+    )
     return pooled.reshape(*values.shape[:-3], *pooled.shape[1:])
 
 
@@ -119,7 +126,7 @@ def rectangle_from_moments(
     variance_y: jax.Array,
     covariance: jax.Array,
     *,
-    factor: jax.typing.ArrayLike = 1.0,
+    factor: jax.Array | float = 1.0,
 ) -> Rectangle:
     """The rectangle whose uniform density has the given moments (ours).
 

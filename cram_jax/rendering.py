@@ -176,7 +176,7 @@ def relative_sharpness(
     """
     check_sharpness(sharpness)
     area = jnp.maximum(rectangle.half_width * rectangle.half_height, MIN_HALF_SIZE**2)
-    return sharpness / jnp.sqrt(area)
+    return jnp.asarray(sharpness) / jnp.sqrt(area)
 
 
 def render_hard_mask(rectangle: Rectangle, height: int, width: int) -> jax.Array:

@@ -8,6 +8,7 @@ of them. The lines that the attention layer needs are marked.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -37,13 +38,14 @@ class OwnCNN(nn.Module):
 
 def scattered_digits(seed):
     """Digits of 8 x 8 pixels at random places of dark images; images and classes."""
-    generator, digits = np.random.default_rng(seed), load_digits()
-    images = np.zeros((len(digits.images), SIDE, SIDE, 1), np.float32)
+    generator = np.random.default_rng(seed)
+    pixels, classes = load_digits(return_X_y=True)
+    images = np.zeros((len(classes), SIDE, SIDE, 1), np.float32)
     places = generator.integers(0, SIDE - 8, (len(images), 2))
-    for image, digit, (top, left) in zip(images, digits.images, places, strict=True):
-        image[top : top + 8, left : left + 8, 0] = digit / 16
+    for image, digit, (top, left) in zip(images, pixels, places, strict=True):
+        image[top : top + 8, left : left + 8, 0] = digit.reshape(8, 8) / 16
     order = generator.permutation(len(images))
-    return images[order], digits.target[order]
+    return images[order], classes[order]
 
 
 def train(images, labels, *, steps, batch_size=64):
@@ -57,7 +59,7 @@ def train(images, labels, *, steps, batch_size=64):
     @jax.jit
     def step(params, state, x, y):
         def loss(params):
-            logits = network.apply({"params": params}, x)
+            logits: Any = network.apply({"params": params}, x)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
             return losses.mean()
 

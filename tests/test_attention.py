@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -71,7 +72,7 @@ def test_call_is_the_gate_by_the_located_rectangle():
     features = jax.random.normal(jax.random.key(0), (2, 13, 17, 3))
     layer = RectangularAttention(sharpness=6.0, floor=0.25)
     variables = initialised(layer, features)
-    rectangle = layer.apply(variables, features, method="locate")
+    rectangle: Any = layer.apply(variables, features, method="locate")
     gated, state = layer.apply(variables, features, mutable=["intermediates"])
     sharpness = relative_sharpness(rectangle, 6.0)
     mask = render_mask(rectangle, 13, 17, sharpness=sharpness)
@@ -120,7 +121,7 @@ def test_schedule_of_a_layer_that_is_the_root():
     features = jnp.ones((4, 4, 2))
     layer = RectangularAttention()
     variables = {**initialised(layer, features), **sharpness_schedule([""], 1.0)}
-    gated = layer.apply(variables, features)
+    gated = np.asarray(layer.apply(variables, features))
     assert float(gated.mean()) < 0.9  # a very soft mask
 
 

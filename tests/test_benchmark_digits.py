@@ -32,7 +32,7 @@ def test_all_arms_of_the_comparison_take_the_same_steps():
     options = Options(epochs=6.0)
     plans = planned_runs(options).values()
     configs = [parse_fit(arguments) for _, arguments in plans]
-    steps = {config.epochs * config.data.train_examples for config in configs}
+    steps = {config.epochs * (config.data.train_examples or 0) for config in configs}
     assert steps == {24_000}
     # 7 layers of 5 seeds; two of them at two more stages, three with two more numbers
     # of images, and 7 changes.

@@ -26,7 +26,7 @@ def test_gaussian_agrees_with_matrix_square_roots():
     expected = []
     for i in range(40):
         root = scipy.linalg.sqrtm(covariance_a[i])
-        cross = scipy.linalg.sqrtm(root @ covariance_b[i] @ root).real
+        cross = np.real(scipy.linalg.sqrtm(root @ covariance_b[i] @ root))
         trace = np.trace(covariance_a[i] + covariance_b[i] - 2 * cross)
         expected.append(float(centers[i]) + trace)
     assert_close(gaussian_distance_squared(a, b), expected, atol=1e-5, rtol=1e-4)

@@ -34,8 +34,8 @@ class Finder(nn.Module):
         xy = jnp.einsum("bhw,bh,bw->b", share, dy, dx)
         angle = jnp.arctan2(2 * xy, xx - yy) / 2
         root = jnp.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-        sizes = [jnp.sqrt(3 * ((xx + yy) / 2 + sign * root)) for sign in (1, -1)]
-        found = Rectangle(mean_x, mean_y, *sizes, angle)
+        long, short = (jnp.sqrt(3 * ((xx + yy) / 2 + r)) for r in (root, -root))
+        found = Rectangle(mean_x, mean_y, long, short, angle)
         if not self.moves:
             found = jax.tree.map(lambda leaf: 0 * leaf + 0.3, found)
         self.sow("intermediates", "rectangle", found)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,7 +144,7 @@ def test_moment_rectangle_moves_with_the_features():
     moved = np.roll(features, (4, 6), axis=(1, 2))
     predictor = MomentPredictor(max_grid=32, heat_init=jax.nn.initializers.normal(3.0))
     before, variables = predictor.init_with_output(jax.random.key(3), features)
-    after = predictor.apply(variables, moved)
+    after: Any = predictor.apply(variables, moved)
     shift = np.array([6, 4]) * 2 / 32
     # Padding and the far border give the rest.
     assert_close(after.center_x - before.center_x, shift[:1], atol=0.02)
@@ -176,7 +178,7 @@ def test_rotations_make_the_rectangle_turn_exactly(rotations, shape, quarters):
         assert_close(
             rotated_iou(expected, locate(variables, turned)), np.ones(3), atol=1e-4
         )
-        free = plain.apply(variables, turned)
+        free: Any = plain.apply(variables, turned)
         assert (rotated_iou(expected, free) < 0.99).all()
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -133,10 +135,10 @@ def test_frozen_statistics_stay_and_are_used(tmp_path, frozen):
     assert all(np.array_equal(old[name], new[name]) == frozen for name in old)
     # The loss of the step is the one of evaluation mode only if it used them.
     task = experiment.task
-    logits = task.model.apply(
+    logits: Any = task.model.apply(
         {"params": before.params, "batch_stats": before.batch_stats}
         | task.schedule(before.step),
-        task.normalise(batch["image"] / np.float32(255)),
+        task.normalise(jnp.asarray(batch["image"]) / 255),
     )
     log_probabilities = jax.nn.log_softmax(logits)
     rows = np.arange(8)

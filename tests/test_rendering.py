@@ -47,7 +47,7 @@ def test_soft_mask_agrees_with_the_formula(shape):
     r = rectangles(0, 24)
     mask = jax.jit(lambda r: render_mask(r, *shape, sharpness=9.0))(r)
     for i, parameters in enumerate(np.asarray(r.as_array())):
-        assert_close(mask[i], oracle_mask(parameters, *shape, 9.0))
+        assert_close(mask[i], oracle_mask(parameters, shape[0], shape[1], 9.0))
 
 
 def test_hard_mask_agrees_with_shapely():

@@ -112,7 +112,9 @@ def test_a_damaged_latest_is_reported_and_the_one_before_is_used(tmp_path, damag
     damage(tmp_path / "checkpoints" / "2")
     messages: list[str] = []
     again = Checkpoints(tmp_path, CONFIG)
-    step, state, _ = again.restore_latest(state_of(0), messages.append)
+    restored = again.restore_latest(state_of(0), messages.append)
+    assert restored is not None
+    step, state, _ = restored
     assert step == 1
     assert_close(state["params"]["kernel"], state_of(1)["params"]["kernel"])
     assert len(messages) == 1

@@ -21,7 +21,8 @@ from train.metrics import (
 
 def scores_of(logits, labels, weight=None):
     weight = np.ones(len(labels), np.float32) if weight is None else weight
-    sums = classification_sums(jnp.asarray(logits), jnp.asarray(labels), weight)
+    arrays = (jnp.asarray(each) for each in (logits, labels, weight))
+    sums = classification_sums(*arrays)
     return classification_record(jax.device_get(sums))
 
 

@@ -56,8 +56,11 @@ def test_the_first_group_that_matches_sets_the_rate(name):
     groups = (("^head/k", 0.5), ("^head", 0.1), ("^attention", 0.25))
     plain = step_of(sgd(name=name), 1.0)
     scaled = step_of(sgd(name=name, scales=groups, predictor_scale=3.0), 1.0)
-    expected = {"head": {"kernel": 0.5, "bias": 0.1}, "norm": {"scale": 1.0}}
-    expected["attention1"] = {"mask_predictor": {"kernel": 0.75}}
+    expected = {
+        "head": {"kernel": 0.5, "bias": 0.1},
+        "norm": {"scale": 1.0},
+        "attention1": {"mask_predictor": {"kernel": 0.75}},
+    }
     jax.tree.map(lambda a, b, f: assert_close(a, f * b), scaled, plain, expected)
 
 

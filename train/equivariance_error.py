@@ -16,7 +16,7 @@ lies inside the frame: the network cannot find what it cannot see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ _CURVES: dict[str, tuple[str, np.ndarray, Callable[[jax.Array], Similarity]]] = 
     ),
 }
 
-Batch = Mapping[str, np.ndarray]
+Batch = Mapping[str, Any]
 Scores = dict[str, float]
 
 
@@ -118,7 +118,7 @@ def _sums(task: Task, variables, step, batch, similarity: Similarity) -> Sums:
     return sums
 
 
-def _scores(score: Callable, images: list[Batch], movement: Callable) -> Scores:
+def _scores(score: Callable, images: Sequence[Batch], movement: Callable) -> Scores:
     """Means over all images; `movement(i, batch)` gives the similarities of batch i."""
     sums = [
         jax.device_get(score(batch, movement(index, batch)))
@@ -130,7 +130,7 @@ def _scores(score: Callable, images: list[Batch], movement: Callable) -> Scores:
 
 
 def equivariance_scores(
-    task: Task, variables: Any, step: Any, images: list[Batch]
+    task: Task, variables: Any, step: Any, images: Sequence[Batch]
 ) -> tuple[Scores, dict[str, list[dict[str, float]]]]:
     """Scores under mixed movements, and along angle, scale and shift.
 
@@ -170,7 +170,7 @@ def equivariance_scores(
     return _scores(score, images, mixed), curves
 
 
-def draw_curves(curves: Mapping[str, list[Mapping[str, float]]], path: Path) -> None:
+def draw_curves(curves: Mapping[str, Sequence[Scores]], path: Path) -> None:
     """One panel per axis: each layer's score solid, of a mask that stayed dotted."""
     import matplotlib
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -86,7 +87,8 @@ def evaluate(options: EvaluateConfig) -> int:
     scored = {data.eval_split: feed.eval_batches()}
     if options.train_images:
         scored["train"] = feed.train_images()
-    console, result = Console(), {"step": int(trained.step)}
+    console = Console()
+    result: dict[str, Any] = {"step": int(trained.step)}
     for split, batches in scored.items():
         scores = evaluator.scores(trained.variables, trained.step, batches)
         if split == data.eval_split and options.equivariance_images > 0:

@@ -22,7 +22,7 @@ def path_of(path: tuple[Any, ...]) -> str:
 
 def learning_rate_schedule(
     config: OptimizerConfig, total_steps: int
-) -> Callable[[Any], jax.Array]:
+) -> Callable[[Any], Any]:
     """Learning rate by step: a linear rise, then the chosen course."""
     warmup = round(config.warmup_fraction * total_steps)
     rest = max(total_steps - warmup, 1)

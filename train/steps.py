@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cram_jax.similarity import Similarity
 from train import movement
 from train.localization import evidence_on_image, localization_sums
 from train.metrics import (
@@ -74,7 +75,7 @@ def _part_loss(params, batch_stats, part: Batch, task: Task, step, total_weight)
     """Loss of one part of the batch, as its share of the global mean."""
     settings, moving = task.config.optimizer, task.config.equivariance
     images, labels, weight = unit_range(part["image"]), part["label"], part["weight"]
-    count, similarities = images.shape[0], None
+    count, similarities = images.shape[0], Similarity.identity((images.shape[0],))
     if moving.moves_images:
         moved, similarities = movement.move_images(moving, part["key"], images)
         images = jnp.concatenate([images, moved])

@@ -34,8 +34,9 @@ def _efficientnet(size: int, resized: int) -> Preprocessing:
 
 
 def _lite(size: int) -> Preprocessing:
-    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
-    return Preprocessing(mean, std, "bicubic", size, size / (size + 32))
+    mean, std = 127 / 255, 128 / 255
+    channels = (mean, mean, mean), (std, std, std)
+    return Preprocessing(*channels, "bicubic", size, size / (size + 32))
 
 
 _SPECIAL = {
