@@ -187,10 +187,10 @@ class MomentPredictor(nn.Module):
       max_grid: see `pool_to_grid`.
       initial_factor: initial value of the learned factor.
       rotations: 1, 2 or 4: the heat map is the mean of those of the features turned
-        by so many parts of a full turn, each turned back. The rectangle then turns
-        exactly with features turned by half turns (2), or quarter turns of a square
-        map (4), at so many times the cost of the trunk; exactly where the pooled
-        cells fill the map.
+        by so many parts of a full turn, each turned back; a map that is not square is
+        turned by half turns only. The rectangle then turns exactly with features that
+        turn so (where the pooled cells fill the map), at so many times the cost of
+        the trunk.
       heat_init: initialiser of the convolution that makes the heat map. Not zero:
         a constant heat map is a saddle.
       dtype: computation dtype of the trunk; None takes the features'.
@@ -211,7 +211,7 @@ class MomentPredictor(nn.Module):
         """Predicts one rectangle `[...]` for each map of `[..., H, W, C]`.
 
         Raises:
-          ValueError: for other `rotations`, or 4 of a map that is not square.
+          ValueError: for other `rotations`, or features of wrong rank or dtype.
         """
         check_features(features)
         trunk = Trunk(
@@ -241,13 +241,10 @@ class MomentPredictor(nn.Module):
 
     def _mean_over_rotations(self, trunk: Trunk, features: jax.Array) -> jax.Array:
         grid = pool_to_grid(features, self.max_grid)
-        height, width = grid.shape[-3:-1]
-        if self.rotations not in (2, 4) or (self.rotations == 4 and height != width):
-            raise ValueError(
-                "rotations must be 1, 2 or, for a square map, 4; got "
-                f"{self.rotations} for a map of {height} x {width}."
-            )
-        quarters = range(0, 4, 4 // self.rotations)
+        if self.rotations not in (2, 4):
+            raise ValueError(f"rotations must be 1, 2 or 4; got {self.rotations}.")
+        square = grid.shape[-3] == grid.shape[-2]
+        quarters = range(0, 4, 1 if self.rotations == 4 and square else 2)
         turned = jnp.stack([jnp.rot90(grid, k, axes=(-3, -2)) for k in quarters])
         heat = trunk(turned)[..., 0]
         back = [jnp.rot90(heat[i], -k, axes=(-2, -1)) for i, k in enumerate(quarters)]

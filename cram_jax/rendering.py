@@ -68,7 +68,7 @@ def _own_frame(
     rectangle: Rectangle, height: int, width: int
 ) -> tuple[jax.Array, jax.Array]:
     """Pixel centres `[..., height, width]` in the rectangles' own frames."""
-    x, y = pixel_centers(height, width)
+    x, y = pixel_centers(height, width, dtype=rectangle.center_x.dtype)
     x = x - rectangle.center_x[..., None]
     y = y - rectangle.center_y[..., None]
     cos = jnp.cos(rectangle.angle)[..., None]
@@ -87,7 +87,7 @@ def _edge_terms(
     Their sum is the edge's argument: s (w + u), s (w - u), s (h + v) or s (h - v),
     which is a number for the row plus a number for the column at any angle.
     """
-    x, y = pixel_centers(height, width)
+    x, y = pixel_centers(height, width, dtype=rectangle.center_x.dtype)
     x = x - rectangle.center_x[..., None]
     y = y - rectangle.center_y[..., None]
     cos = jnp.cos(rectangle.angle)[..., None]

@@ -159,7 +159,7 @@ def test_pool_grid_below_one_is_refused():
 
 @pytest.mark.parametrize(
     ("rotations", "shape", "quarters"),
-    [(4, (12, 12), (1, 2, 3)), (4, (32, 32), (1,)), (2, (12, 7), (2,))],
+    [(4, (12, 12), (1, 2, 3)), (4, (32, 32), (1,)), (4, (12, 7), (2,))],
 )
 def test_rotations_make_the_rectangle_turn_exactly(rotations, shape, quarters):
     features = jax.random.normal(jax.random.key(0), (3, *shape, 5))
@@ -182,10 +182,9 @@ def test_rotations_make_the_rectangle_turn_exactly(rotations, shape, quarters):
         assert (rotated_iou(expected, free) < 0.99).all()
 
 
-@pytest.mark.parametrize(("rotations", "shape"), [(4, (12, 8)), (3, (8, 8))])
-def test_rotations_that_the_map_has_not_are_refused(rotations, shape):
+def test_rotations_that_there_are_not_are_refused():
     layer = RectangularAttention(
-        predictor=lambda **options: MomentPredictor(rotations=rotations, **options)
+        predictor=lambda **options: MomentPredictor(rotations=3, **options)
     )
-    with pytest.raises(ValueError, match=f"rotations must be.*got {rotations}"):
-        layer.init(jax.random.key(0), jnp.ones((1, *shape, 2)))
+    with pytest.raises(ValueError, match="rotations must be 1, 2 or 4; got 3"):
+        layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 2)))
