@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.tiny_runs import QUICK_COMPILATION
+
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # What replaces the cell tagged "parameters": a few steps show that it runs.
@@ -50,7 +52,8 @@ def test_a_notebook_is_committed_without_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_pictures(path, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("XLA_FLAGS", "")
+    # Three steps of training are nearly all compilation.
+    monkeypatch.setenv("XLA_FLAGS", QUICK_COMPILATION)
     notebook = read(path)
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):

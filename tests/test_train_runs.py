@@ -168,8 +168,8 @@ def test_skipped_images_are_named_and_counted(folder, tmp_path, caplog):
     train = [record for record in records if record["kind"] == "train"]
     # Once in each of four epochs.
     assert sum(record["skipped_images"] for record in train) == 4
-    (message,) = caplog.messages
-    assert "3.png is not an image" in message
+    # Other libraries may log too, of earlier tests even.
+    assert sum("3.png is not an image" in message for message in caplog.messages) == 1
 
 
 def test_evaluate_gives_the_scores_of_the_last_evaluation(finished, capsys):
