@@ -192,7 +192,7 @@ def draw_curves(curves: Mapping[str, Sequence[Scores]], path: Path) -> None:
         panel.set_xlabel(_CURVES[axis][0])
         panel.set_ylim(0, 1)
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("IoU of the moved mask with that of the moved image")
+    panels[0].set_ylabel("IoU: moved mask, mask of moved image")
     panels[-1].legend(fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
