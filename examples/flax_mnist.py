@@ -2,8 +2,8 @@
 
     python examples/flax_mnist.py
 
-The network is that of flax's `examples/mnist/train.py`, written down as it stands
-there. `Attended` below puts the layer behind one of its modules from outside: it serves
+The network has the layers of flax's MNIST example, rebuilt as a user would have it.
+`Attended` below puts the layer behind one of its modules from outside: it serves
 for networks of packages, whose source is not yours to edit.
 """
 
