@@ -1,8 +1,8 @@
-"""The CNN of Flax's own MNIST example, with a rectangle in it.
+"""A CNN in the manner of Flax's MNIST example, with a rectangle in it.
 
     python examples/flax_mnist.py
 
-The network has the layers of flax's MNIST example, rebuilt as a user would have it.
+The network is rebuilt as a user would have it, not copied.
 `Attended` below puts the layer behind one of its modules from outside: it serves
 for networks of packages, whose source is not yours to edit.
 """
