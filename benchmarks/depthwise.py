@@ -19,7 +19,6 @@ import platform
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,10 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import tyro
-from jax import lax
 
+from benchmarks.timing import seconds
 from cram_jax.backbones import backbone
+from cram_jax.backbones.depthwise import grouped_conv
 from train.models import initial_variables
 
 
@@ -49,20 +49,6 @@ class Options:
     """Timed steps of each convolution; their median counts."""
     results: Path = Path("results/depthwise")
     """RESULTS.json and RESULTS.md are written."""
-
-
-def stock(
-    features: jax.Array, kernel: jax.Array, *, strides: int = 1, padding: Any
-) -> jax.Array:
-    """XLA's grouped convolution with its own gradient, as `nn.Conv` calls it."""
-    return lax.conv_general_dilated(
-        features,
-        kernel,
-        (strides, strides),
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=features.shape[-1],
-    )
 
 
 def compiled_step(
@@ -88,16 +74,9 @@ def compiled_step(
     if ours:
         step = gradient.lower(variables["params"]).compile()
     else:
-        with mock.patch("cram_jax.backbones.blocks.depthwise_conv", stock):
+        with mock.patch("cram_jax.backbones.blocks.depthwise_conv", grouped_conv):
             step = gradient.lower(variables["params"]).compile()
     return functools.partial(step, variables["params"])
-
-
-def seconds(step: Callable[[], Any]) -> float:
-    """Wall time of one step."""
-    start = time.perf_counter()
-    jax.block_until_ready(step())
-    return time.perf_counter() - start
 
 
 def measure(options: Options) -> dict[str, Any]:

@@ -8,8 +8,8 @@ Every run is `python -m train fit --preset digits` with another layer, stage, nu
 training images or seed, in a directory of its own; started again, the benchmark goes
 on where it stopped. All runs take the same number of steps and see the same images,
 moved ones included; only rectangles have an equivariance loss, and not all of them.
-It writes RESULTS.json, RESULTS.md and RESULTS.png: mean and 95% interval over seeds,
-differences paired by seed, and what they say of the paper's claims.
+It writes RESULTS.json, RESULTS.md and RESULTS_curves.png: mean and 95% interval over
+seeds, differences paired by seed, and what they say of the paper's claims.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Options:
     workdir: Path = Path("runs/benchmark-digits")
     """Directory of the runs."""
     results: Path = Path("results/digits")
-    """RESULTS.json, RESULTS.md and RESULTS.png are written."""
+    """RESULTS.json, RESULTS.md and, of stages and examples, RESULTS_curves.png."""
 
 
 def fit_arguments(arm: Arm, seed: int, epochs: float) -> list[str]:

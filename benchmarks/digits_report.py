@@ -118,6 +118,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         " with that of the moved image, under rotations of up to 45 degrees, scales of"
         " 0.8 to 1.25 and shifts of up to a quarter of the canvas.",
         "",
+        *([record["note"], ""] if "note" in record else []),
     ]
     if "layers" in record["studies"]:
         lines += ["## The paper's claims", "", *claims(rows), ""]

@@ -21,14 +21,14 @@ import platform
 import shlex
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from benchmarks.timing import seconds
 from train.cli import parse_fit
 from train.config import FitConfig
 from train.errors import UserError
@@ -39,13 +39,6 @@ from train.steps import train_step
 
 # More batches than wait ready in workers, threads and on the device.
 _MADE_AHEAD = 32
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    """Wall time of one call, until its result is ready."""
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
 
 
 def measure(config: FitConfig, steps: int, rounds: int) -> dict[str, list[float]]:

@@ -169,7 +169,7 @@ def test_both_ways_of_the_depthwise_convolution_agree(shape, size, strides, same
         "strides": strides,
         "padding": depthwise.padding_for(size, strides, shape[1:3], same=same),
     }
-    stock = functools.partial(depthwise._grouped, **options)
+    stock = functools.partial(depthwise.grouped_conv, **options)
     shifted = functools.partial(depthwise._shifted, **options)
     expected, transpose = jax.vjp(stock, features, kernel)
     assert_close(jax.jit(shifted)(features, kernel), expected)

@@ -73,7 +73,6 @@ def pets3() -> FitConfig:
     With a GPU: --data.image-size 224 --optimizer.freeze '^$' --epochs 20.
 
     Command: python -m train fit --preset pets3 --workdir runs/pets3
-    Results: results/pets3.md (python -m benchmarks.pets)
     """
     return FitConfig(
         epochs=5.0,

@@ -42,9 +42,10 @@ def depthwise_conv(
     return result.reshape(*features.shape[:-3], *result.shape[1:])
 
 
-def _grouped(
+def grouped_conv(
     features: jax.Array, kernel: jax.Array, *, strides: int, padding: Padding
 ) -> jax.Array:
+    """The same by XLA's grouped convolution; features `[N, H, W, C]`."""
     return lax.conv_general_dilated(
         features,
         kernel,
@@ -154,7 +155,7 @@ def _convolve(
         features,
         kernel,
         cpu=functools.partial(_shifted, **settings),
-        default=functools.partial(_grouped, **settings),
+        default=functools.partial(grouped_conv, **settings),
     )
 
 
@@ -182,9 +183,9 @@ def _convolve_backward(strides, padding, residuals, cotangent):
     settings = {"strides": strides, "padding": padding}
 
     def grouped_gradient(features, kernel, cotangent):
-        return jax.vjp(functools.partial(_grouped, **settings), features, kernel)[1](
-            cotangent
-        )
+        return jax.vjp(functools.partial(grouped_conv, **settings), features, kernel)[
+            1
+        ](cotangent)
 
     features, kernel = residuals
     narrow = kernel.astype(features.dtype)
