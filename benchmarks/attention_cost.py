@@ -10,7 +10,9 @@ forward with backward, as ratios to a measured floor (benchmarks/cost_layers.py)
 networks: the time of a training step relative to the bare network
 (benchmarks/cost_networks.py). All functions of a map, and of a network, are measured in
 turn in every round. Results are written after each map and each network, into what the
-file already holds: RESULTS.json, RESULTS_tables.md and RESULTS.png.
+file already holds: RESULTS.json, RESULTS_tables.md and RESULTS.png; and
+RESULTS_accuracy.png, accuracy on the digits against the cost of their step, where both
+are known.
 """
 
 from __future__ import annotations
@@ -26,7 +28,14 @@ import tyro
 
 from benchmarks.cost_layers import LAYERS, measure_map
 from benchmarks.cost_networks import NETWORKS, measure_network
-from benchmarks.cost_report import draw, tables
+from benchmarks.cost_report import (
+    accuracies_and_costs,
+    draw,
+    draw_accuracy,
+    tables,
+)
+from benchmarks.cost_torch import LAYERS as TORCH_LAYERS
+from benchmarks.cost_torch import import_torch
 from benchmarks.timing import machine
 
 # Height, width and channels of the maps after the stages, at 224 pixels.
@@ -59,6 +68,8 @@ class Options:
     """Measure no networks, only maps."""
     layers: tuple[str, ...] = ("none", *LAYERS)
     """Attention layers by name."""
+    torch: bool = False
+    """On maps, measure timm's layers under torch.compile in the same rounds."""
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     """Dtypes of the maps."""
     batch: int = 8
@@ -71,6 +82,8 @@ class Options:
     """Put the layer also into each stage of a network by itself."""
     rounds: int = 7
     """Measurements of everything."""
+    digits: Path = Path("results/digits.json")
+    """Results of benchmarks.digits; where they are, accuracy is drawn against cost."""
     results: Path = Path("results/cost")
     """Beginning of the names of the files."""
 
@@ -103,12 +116,15 @@ def main(arguments: list[str]) -> None:
     record = load(options.results.with_suffix(".json"))
     layers = tuple(name for name in options.layers if name != "none")
     about = {"command": command}
+    torch_layers = tuple(TORCH_LAYERS) if options.torch else ()
+    if options.torch:
+        import_torch()  # What is missing should be said before hours of measuring.
     for dtype in () if options.no_maps else options.dtypes:
         for name in options.maps:
             for sides in MAPS[name]:
                 batch = options.large_batch if name == "large" else options.batch
                 shape = (batch, *sides)
-                new = measure_map(shape, dtype, layers, options.rounds)
+                new = measure_map(shape, dtype, layers, options.rounds, torch_layers)
                 new |= {"network": name, "machine": machine(), **about}
                 put(record["maps"], new, ("shape", "dtype"))
                 save(record, options.results)
@@ -124,6 +140,10 @@ def main(arguments: list[str]) -> None:
         put(record["nets"], new, ("network", "batch", "image_size"))
         save(record, options.results)
         print(name, flush=True)
+    if options.digits.exists():
+        points = accuracies_and_costs(record, json.loads(options.digits.read_text()))
+        path = options.results.with_name(options.results.name + "_accuracy.png")
+        draw_accuracy(points, path)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.cost_torch import torch_functions
 from benchmarks.timing import interleaved, quartiles, relative
 from cram_jax.baselines import ATTENTIONS
 
@@ -131,7 +132,11 @@ def _fastest_floor(times: dict, phase: str) -> str:
 
 
 def measure_map(
-    shape: tuple[int, ...], dtype: str, layers: tuple[str, ...], rounds: int
+    shape: tuple[int, ...],
+    dtype: str,
+    layers: tuple[str, ...],
+    rounds: int,
+    torch_layers: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Every layer and the floors on one map, interleaved.
 
@@ -140,6 +145,7 @@ def measure_map(
       dtype: of the features.
       layers: names in `ATTENTIONS`.
       rounds: measurements of each.
+      torch_layers: names in `cost_torch.LAYERS`, measured in the same rounds.
 
     Returns:
       A record for JSON: of each layer and phase ("forward", "both") the static facts,
@@ -158,6 +164,14 @@ def measure_map(
         second, facts[name, "both"] = compile_and_describe(both, params, x, cotangent)
         runs[name, "forward"] = lambda run=first, p=params: run(p, x)
         runs[name, "both"] = lambda run=second, p=params: run(p, x, cotangent)
+    for name in torch_layers:
+        run, run_both, known = torch_functions(name, shape, dtype)
+        runs[name, "forward"], runs[name, "both"] = run, run_both
+        params_of[name] = known["parameters"]
+        for phase in ("forward", "both"):
+            seconds = known[f"{phase}_compile_seconds"]
+            facts[name, phase] = {"compile_seconds": seconds, "flops": None}
+    layers = (*layers, *torch_layers)
     times = interleaved(runs, rounds)
     record: dict[str, Any] = {
         "shape": list(shape),

@@ -11,6 +11,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib import ticker
 
+from benchmarks.tables import score
+from train.report import mean_and_interval
+
 PHASES = {"forward": "forward", "both": "forward + backward"}
 
 
@@ -128,6 +131,53 @@ def draw(record: dict[str, Any], path: Path) -> None:
         axis.set_ylabel("processor time / floor")
         axis.set_title(f"Forward + backward, {dtype}")
         axis.legend(fontsize=7, ncols=2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def accuracies_and_costs(
+    record: dict[str, Any], digits: dict[str, Any]
+) -> dict[str, tuple[float, float, float]]:
+    """Layers whose digits step and whose accuracy on the digits are both known.
+
+    Args:
+      record: of this benchmark.
+      digits: of `benchmarks.digits`, with the study "layers".
+
+    Returns:
+      By layer the step's processor time over the bare network's, the mean test
+      accuracy, and half its 95% interval (0 with a single seed).
+    """
+    costs = {"none": 1.0}
+    for net in record["nets"]:
+        if net["network"] == "digits":
+            costs |= {run["layer"]: run["cpu_to_none"][1] for run in net["runs"]}
+    if "rectangular" in costs:
+        costs["rectangular-moment"] = costs["rectangular"]
+    points = {}
+    for arm in digits["studies"].get("layers", ()):
+        # "none-4000", "positionwise-trunk-stage2-4000"
+        layer = arm.split("-stage")[0] if "-stage" in arm else arm.rsplit("-", 1)[0]
+        cost = costs.get(layer.removesuffix("+loss"))
+        found = [score(run, "test/accuracy") for run in digits["runs"][arm]]
+        values = [value for value in found if value is not None]
+        if cost is not None and values:
+            mean, interval = mean_and_interval(values)
+            points[layer] = (cost, mean, interval or 0.0)
+    return points
+
+
+def draw_accuracy(points: dict[str, tuple[float, float, float]], path: Path) -> None:
+    """Test accuracy on the digits against the cost of the training step."""
+    figure, axis = plt.subplots(figsize=(7, 4.5))
+    for layer, (cost, mean, interval) in points.items():
+        marker = "o" if layer.startswith("rectangular") else "s"
+        axis.errorbar(cost, mean, interval, fmt=marker, capsize=3, label=layer)
+    axis.set_xlabel("processor time of a training step / without attention")
+    axis.set_ylabel("test accuracy, 95% interval over seeds")
+    axis.set_title("Cluttered digits, 4,000 training images")
+    axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

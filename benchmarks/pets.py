@@ -22,7 +22,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.tables import by_seed, differences, paired, run_once, score, table
+from benchmarks.tables import by_seed, differences, paired, run_all, score, table
 
 COLUMNS = (
     ("test accuracy", "test/accuracy", 4),
@@ -63,6 +63,8 @@ class Options:
     """Side of the network's input in pixels; none: as the preset has it."""
     train_everything: bool = False
     """Freeze no layer (a GPU has the time; BatchNorm keeps its statistics)."""
+    jobs: int = 1
+    """Runs side by side, each on its share of the CPU cores."""
     workdir: Path = Path("runs/benchmark-pets")
     """Directory of the runs."""
     results: Path = Path("results/pets3")
@@ -145,11 +147,15 @@ def main(arguments: list[str]) -> None:
     runs: dict[str, list[dict]] = {}
     # Seed by seed, so that an interrupted benchmark has whole pairs.
     for seed in range(options.seeds):
-        for name, layer, stage in rows(options):
-            workdir = options.workdir / f"{layer}-{stage or 0}-{seed}"
-            fit = fit_arguments(options, layer, stage, seed)
-            run = run_once(workdir, fit, evaluation=EVALUATION)
-            runs.setdefault(name, []).append(run)
+        planned = {
+            options.workdir / f"{layer}-{stage or 0}-{seed}": fit_arguments(
+                options, layer, stage, seed
+            )
+            for _, layer, stage in rows(options)
+        }
+        results = run_all(planned, options.jobs, evaluation=EVALUATION)
+        for (name, *_), result in zip(rows(options), results, strict=True):
+            runs.setdefault(name, []).append(result)
         write_results(options, runs, arguments)
     attended = [row for row in rows(options) if row[2] is not None]
     workdirs = [options.workdir / f"{row[1]}-{row[2]}-0" for row in attended]

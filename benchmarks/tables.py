@@ -59,10 +59,12 @@ def run_once(
     return json.loads(result.read_text())
 
 
-def run_all(runs: Mapping[Path, list[str]], jobs: int) -> list[dict]:
+def run_all(
+    runs: Mapping[Path, list[str]], jobs: int, *, evaluation: Sequence[str] = ()
+) -> list[dict]:
     """`run_once` for every work directory, `jobs` at a time; the results in order."""
     if jobs == 1 or not hasattr(os, "sched_getaffinity"):
-        return [run_once(workdir, arguments) for workdir, arguments in runs.items()]
+        return [run_once(*item, evaluation=evaluation) for item in runs.items()]
     available = sorted(os.sched_getaffinity(0))
     free: queue.SimpleQueue[Sequence[int]] = queue.SimpleQueue()
     for job in range(jobs):
@@ -71,7 +73,7 @@ def run_all(runs: Mapping[Path, list[str]], jobs: int) -> list[dict]:
     def run(item: tuple[Path, list[str]]) -> dict:
         cores = free.get()
         try:
-            return run_once(*item, cores)
+            return run_once(*item, cores, evaluation=evaluation)
         finally:
             free.put(cores)
 

@@ -1,17 +1,26 @@
 """The cost benchmark at tiny sizes."""
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import attention_cost
-from benchmarks.cost_layers import LAYERS, floor_functions, layer_functions
+from benchmarks import attention_cost, cost_torch
+from benchmarks.cost_layers import (
+    LAYERS,
+    floor_functions,
+    layer_functions,
+    measure_map,
+)
 from benchmarks.cost_networks import make_step, measure_network
+from benchmarks.cost_report import accuracies_and_costs, draw_accuracy, tables
 from benchmarks.timing import interleaved, relative
 from cram_jax.baselines import ATTENTIONS
+
+ABOUT = {"command": "", "machine": ""}
 
 
 def test_layers_are_all_of_the_package_but_none_and_a_second_name():
@@ -63,6 +72,43 @@ def test_a_tiny_run_writes_tables_and_merges_with_what_was_there(tmp_path, monke
     text = (tmp_path / "cost_tables.md").read_text()
     assert "2x4x4x8" in text
     assert results.with_suffix(".png").stat().st_size > 1000
+
+
+def test_torch_is_asked_for_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit, match="needs torch, torchvision and timm"):
+        attention_cost.main(["--torch", "--results", str(tmp_path / "cost")])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.torch
+def test_timm_layers_are_measured_beside_ours():
+    names = tuple(cost_torch.LAYERS)
+    record = measure_map((2, 8, 8, 16), "float32", ("squeeze-excite",), 2, names)
+    for name in names:
+        layer = record["layers"][name]
+        assert layer["parameters"] > 0
+        assert layer["both"]["to_floor"][1] > layer["forward"]["to_floor"][1] * 0.5 > 0
+    assert "timm cbam" in tables({"maps": [record | ABOUT], "nets": []})
+
+
+def test_accuracy_is_set_against_the_cost_of_the_same_layer(tmp_path):
+    run = {"layer": "rectangular", "cpu_to_none": [1.1, 1.2, 1.3]}
+    record = {"nets": [{"network": "digits", "runs": [run]}]}
+    arms = ["none-4000", "rectangular-moment+loss-stage2-4000", "other-stage2-4000"]
+    runs = {
+        arm: [{"test": {"accuracy": value}} for value in (0.7, 0.9)] for arm in arms
+    }
+    digits = {"studies": {"layers": arms}, "runs": runs}
+    points = accuracies_and_costs(record, digits)
+    assert list(points) == ["none", "rectangular-moment+loss"]
+    assert [cost for cost, *_ in points.values()] == [1.0, 1.2]
+    for _, mean, interval in points.values():
+        assert mean == pytest.approx(0.8)
+        # Student's t with one degree of freedom.
+        assert interval == pytest.approx(12.706 * 0.1, rel=1e-3)
+    draw_accuracy(points, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
 def test_a_network_is_measured_with_and_without_the_layer():
