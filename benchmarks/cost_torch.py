@@ -98,7 +98,9 @@ def torch_functions(
         y = apply()
         return finished((y, torch.autograd.grad(y, inputs, cotangent.to(y.dtype))))
 
-    facts = {"parameters": sum(leaf.numel() for leaf in layer.parameters())}
+    facts: dict[str, Any] = {
+        "parameters": sum(leaf.numel() for leaf in layer.parameters())
+    }
     for phase, run in (("forward", forward), ("both", both)):
         start = time.perf_counter()
         run()
