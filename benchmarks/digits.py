@@ -27,6 +27,7 @@ from typing import Literal
 import tyro
 
 from benchmarks import digits_report
+from benchmarks.digits_further import BATCH, further_scores
 from benchmarks.tables import run_all
 from train.presets import preset
 
@@ -141,6 +142,8 @@ class Options:
     number of images."""
     preset_epochs: float | None = None
     """Passes over the images in the study preset; none: as the preset has it."""
+    further_images: int = 10_000
+    """Test images beyond the data set's 2,000 in the study preset; 0: none."""
     jobs: int = 1
     """Runs side by side, each on its share of the CPU cores."""
     workdir: Path = Path("runs/benchmark-digits")
@@ -188,11 +191,18 @@ def planned_runs(options: Options) -> dict[str, tuple[str, list[str]]]:
 def main(arguments: list[str]) -> None:
     """Runs what is missing and writes the results."""
     options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.digits")
+    if options.further_images % BATCH:
+        raise SystemExit(
+            f"--further-images must be a multiple of {BATCH};"
+            f" got {options.further_images}."
+        )
     planned = planned_runs(options)
     places = {options.workdir / name: plan for name, (_, plan) in planned.items()}
     runs: dict[str, list[dict]] = {}
     results = run_all(places, options.jobs)
-    for (arm, _), result in zip(planned.values(), results, strict=True):
+    for (arm, _), place, result in zip(planned.values(), places, results, strict=True):
+        if "preset" in options.studies and options.further_images:
+            result["further"] = further_scores(place, options.further_images)
         runs.setdefault(arm, []).append(result)
     record = {
         "command": shlex.join(["python", "-m", "benchmarks.digits", *arguments]),

@@ -22,8 +22,10 @@ COLUMNS = (
     (EQUIVARIANCE, "test/L/equivariance_iou", 3),
     ("equivariance of masks", "test/L/equivariance_mask_iou", 3),
     ("if the mask stayed", "test/L/equivariance_mask_iou_still", 3),
+    ("accuracy, further images", "further/accuracy", 4),
+    ("IoU, further images", "further/L/iou", 3),
 )
-ACCURACY = COLUMNS[0]
+ACCURACY, FURTHER = COLUMNS[0], COLUMNS[-2]
 TITLES = {
     "layers": "Every layer after stage 2, 4,000 training images",
     "stages": "After each stage, 4,000 training images",
@@ -132,6 +134,14 @@ def markdown(record: Mapping[str, Any]) -> str:
             if len(values[GAP]) == len(part[arms[0]][GAP])
         }
         lines += [title, "", *paired(equal, ACCURACY, first=arms[0]), ""]
+        further = paired(equal, FURTHER, first=arms[0])
+        if further:
+            count = record["runs"][arms[0]][0]["further"]["images"]
+            lines += [
+                f"The same on {count:,.0f} further test images (the data set's images"
+                " beyond its 2,000: same handwriting, new places and clutter):",
+                *("", *further, ""),
+            ]
     lines += ["## Every seed", "", *table(by_seed(rows), COLUMNS), ""]
     return "\n".join(lines)
 

@@ -84,7 +84,7 @@ def run_all(
 def score(evaluation: dict, key: str) -> float | None:
     """One number of an evaluation; L in the key stands for its first layer."""
     split, name = key.split("/", 1)
-    scores = evaluation[split]
+    scores = evaluation.get(split, {})
     if name.startswith("L/"):
         ending = name[1:]
         found = [key for key in scores if key.endswith(ending)]

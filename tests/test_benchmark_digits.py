@@ -1,10 +1,22 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
 import pytest
 
+from benchmarks import digits_further
 from benchmarks.digits import STUDIES, Options, fit_arguments, planned_runs
+from benchmarks.digits_further import BATCH, FILE, further_batches, further_scores
 from benchmarks.digits_report import markdown, verdict, write
 from benchmarks.tables import cell, run_all, score
 from train.cli import parse_fit
 from train.config import to_dict
+from train.datasets.cluttered_digits import make_sample
+from train.experiment import Inputs, make_experiment
+from train.parallel import JitParallel
+from train.presets import preset
+from train.restoring import Trained
 from train.workdir import differing_fields
 
 
@@ -88,6 +100,50 @@ def test_the_whole_page_and_its_curves(tmp_path):
     text = (tmp_path / "digits.md").read_text()
     assert text.count("**holds**") + text.count("**fails**") >= 5
     assert (tmp_path / "digits_curves.png").stat().st_size > 10_000
+
+
+def test_further_images_have_a_column_and_pairs_of_their_own():
+    measured = record(["preset"])
+    for index, runs in enumerate(measured["runs"].values()):
+        for run in runs:
+            run["further"] = {"accuracy": 0.9 + index / 50, "images": 10_000.0}
+    text = markdown(measured)
+    assert "The same on 10,000 further test images" in text
+    assert "- rectangular-moment+loss-stage2-16000: +0.0200 ± 0.0000; above" in text
+    # Studies without them do not show an empty column.
+    assert "further" not in markdown(record(["layers"]))
+
+
+def test_further_images_are_new_and_have_their_truth():
+    (batch,) = further_batches(BATCH)
+    assert batch["image"].shape == (BATCH, 48, 48, 1)
+    first = make_sample("test", 2_000)
+    np.testing.assert_array_equal(batch["image"][0, ..., 0], first.image)
+    np.testing.assert_array_equal(batch["rectangle"][0], first.rectangle)
+    assert batch["label"][0] == first.label
+    last = make_sample("test", 1_999).image
+    assert not (batch["image"][..., 0] == last).all((1, 2)).any()
+
+
+def test_further_scores_of_a_run_are_kept_in_its_directory(tmp_path, monkeypatch):
+    config = preset("digits")
+    model = dataclasses.replace(config.model, widths=(4, 4, 8))
+    names = tuple("0123456789")
+    inputs = Inputs((48, 48, 1), names, num_examples=64, truth="rotated")
+    parallel = JitParallel(jax.devices()[:1])
+    config = dataclasses.replace(config, model=model)
+    experiment = make_experiment(config, inputs, parallel)
+    state = experiment.initial_state()
+    trained = Trained(experiment, state.evaluated_variables(), state.step)
+    monkeypatch.setattr(digits_further, "restore_trained", lambda *_: trained)
+    scores = further_scores(tmp_path, BATCH)
+    assert scores["images"] == BATCH
+    # Untrained: a rectangle larger than the map.
+    assert 0 < scores["attention2/iou"] < 0.3
+    kept = json.loads((tmp_path / FILE).read_text())
+    assert kept == scores
+    (tmp_path / FILE).write_text(json.dumps(scores | {"accuracy": 2.0}))
+    assert further_scores(tmp_path, BATCH)["accuracy"] == 2.0
 
 
 def test_runs_that_are_done_are_not_started_again(tmp_path):
