@@ -59,7 +59,9 @@ def pool_to_grid(values: jax.Array, max_grid: int) -> jax.Array:
     return pooled.reshape(*values.shape[:-3], *pooled.shape[1:])
 
 
-def heat_map_moments(logits: jax.Array, height: int, width: int) -> tuple:
+def heat_map_moments(
+    logits: jax.Array, height: int, width: int, *, background: float = 0.0
+) -> tuple:
     """Mean and covariance of the softmax of a heat map over the cells of a map.
 
     A cell counts with the number of its pixels, and as a little uniform square, not
@@ -71,10 +73,22 @@ def heat_map_moments(logits: jax.Array, height: int, width: int) -> tuple:
         `pool_to_grid`.
       height: rows of the original map.
       width: columns of the original map.
+      background: in [0, 1): this share of a flat map's density is subtracted from
+        every cell, down to 0. Many cells that each weigh next to nothing, far from
+        the peak, would otherwise draw the mean to the middle of the map and widen the
+        covariance; a flat map stays flat.
 
     Returns:
       `(mean_x, mean_y, variance_x, variance_y, covariance)`, each `[...]`.
+
+    Raises:
+      ValueError: if `background` is not in [0, 1).
     """
+    if not 0 <= background < 1:
+        raise ValueError(
+            "background is a share of a flat map's density and must lie in [0, 1);"
+            f" got {background}."
+        )
     # Constants of the shape: traced, their many small operations would run every time.
     with jax.ensure_compile_time_eval():
         x, y = (np.asarray(axis) for axis in pixel_centers(height, width))
@@ -92,6 +106,11 @@ def heat_map_moments(logits: jax.Array, height: int, width: int) -> tuple:
     logits = logits.astype(jnp.float32)
     logits = logits + np.log(count_y)[:, None] + np.log(count_x)
     weights = jax.nn.softmax(logits, axis=(-2, -1))
+    if background:
+        flat = count_y[:, None] * count_x / (height * width)
+        # The weights sum to 1 as the flat map does, so something always exceeds it.
+        weights = jax.nn.relu(weights - background * flat)
+        weights = weights / weights.sum((-2, -1), keepdims=True)
     along_x, along_y = weights.sum(-2), weights.sum(-1)
     mean_x = along_x @ center_x
     mean_y = along_y @ center_y

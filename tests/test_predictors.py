@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from cram_jax.attention import RectangularAttention
 from cram_jax.coordinates import pixel_centers
@@ -32,11 +33,14 @@ def test_pooling_averages_square_cells_and_cuts_the_last(shape):
     assert_close(pool_to_grid(jnp.asarray(values[0]), 4), expected[0])
 
 
-def test_moments_agree_with_plain_sums_over_pixels():
+@pytest.mark.parametrize("background", [0.0, 0.5, 0.99])
+def test_moments_agree_with_plain_sums_over_pixels(background):
     height, width, cell = 9, 7, 2
     logits = np.random.default_rng(1).normal(size=(5, 4))
     # Spread each cell's weight evenly over its pixels, and each pixel over its square.
     weights = np.repeat(np.repeat(np.exp(logits), cell, 0), cell, 1)[:height, :width]
+    weights = weights / weights.sum()
+    weights = np.maximum(weights - background / weights.size, 0)
     weights = weights / weights.sum()
     x, y = (np.asarray(axis, np.float64) for axis in pixel_centers(height, width))
     mean_x, mean_y = (weights.sum(0) * x).sum(), (weights.sum(1) * y).sum()
@@ -48,16 +52,48 @@ def test_moments_agree_with_plain_sums_over_pixels():
         (weights.sum(1) * (y - mean_y) ** 2).sum() + within,
         (weights * np.outer(y - mean_y, x - mean_x)).sum(),
     ]
-    actual = heat_map_moments(jnp.asarray(logits, jnp.float32), height, width)
+    logits = jnp.asarray(logits, jnp.float32)
+    actual = heat_map_moments(logits, height, width, background=background)
     assert_close(jnp.stack(actual), expected)
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (57, 31), (1, 1), (2, 9)])
-def test_constant_heat_map_has_the_moments_of_the_whole_map(shape):
+@pytest.mark.parametrize("background", [0.0, 0.5])
+def test_constant_heat_map_has_the_moments_of_the_whole_map(shape, background):
     grid = pool_to_grid(jnp.zeros((*shape, 1)), 16)[..., 0]
-    moments = jnp.stack(heat_map_moments(grid, *shape))
+    moments = jnp.stack(heat_map_moments(grid, *shape, background=background))
     height, width = np.array(shape) / max(shape)
     assert_close(moments, [0, 0, width**2 / 3, height**2 / 3, 0], atol=1e-6)
+
+
+def test_what_is_hardly_looked_at_neither_draws_nor_widens():
+    peak = np.full((16, 16), -4.0, np.float32)
+    peak[2:5, 9:13] = 2.0
+    x, y, variance_x, variance_y, _ = heat_map_moments(peak, 16, 16, background=0.5)
+    # Cells 9 to 12 of 16 and 2 to 4 of 16: exactly the block.
+    assert_close(jnp.stack([x, y]), [11 / 8 - 1, 3.5 / 8 - 1], atol=1e-6)
+    assert_close(jnp.stack([variance_x, variance_y]), [0.25**2 / 3, 0.1875**2 / 3])
+    drawn = heat_map_moments(peak, 16, 16)
+    assert drawn[1] > y + 0.02
+    assert drawn[2] > 1.5 * variance_x
+
+
+def test_gradients_of_moments_above_the_background_are_exact():
+    logits = np.random.default_rng(2).normal(size=(6, 5)) * 2
+    logits = jnp.asarray(logits, jnp.float32)
+
+    def total(logits):
+        moments = heat_map_moments(logits, 11, 9, background=0.5)
+        return sum(weight * m for weight, m in enumerate(moments, start=1))
+
+    # Float32 geometry: a wide step, and no cell crosses the background within it.
+    check_grads(total, (logits,), order=1, eps=1e-2, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("background", [-0.1, 1.0])
+def test_background_is_a_share_of_a_flat_map(background):
+    with pytest.raises(ValueError, match=rf"background .* got {background}"):
+        heat_map_moments(jnp.zeros((3, 3)), 3, 3, background=background)
 
 
 def test_rectangle_from_moments_has_these_moments():
