@@ -77,9 +77,9 @@ class Trunk(nn.Module):
     """
 
     channels: int = 1
-    width: int = 16
+    width: int = 8
     depth: int = 2
-    max_grid: int = 16
+    max_grid: int = 12
     last_kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -132,7 +132,7 @@ class RegressionPredictor(nn.Module):
       param_dtype: dtype of the parameters.
     """
 
-    width: int = 16
+    width: int = 8
     depth: int = 2
     max_grid: int = 8
     trunk_channels: int = 8
@@ -199,9 +199,9 @@ class MomentPredictor(nn.Module):
       param_dtype: dtype of the parameters.
     """
 
-    width: int = 16
+    width: int = 8
     depth: int = 2
-    max_grid: int = 16
+    max_grid: int = 12
     initial_factor: float = NEUTRAL_HALF_SIZE
     background: float = 0.5
     rotations: int = 1

@@ -43,8 +43,9 @@ def test_every_arm_is_a_config_of_fit(arm):
 def test_all_arms_of_the_comparison_take_the_same_steps():
     once = planned_runs(Options(epochs=6.0, seeds=1, more_seeds=1)).values()
     configs = [parse_fit(arguments) for _, arguments in once]
-    steps = {config.epochs * (config.data.train_examples or 0) for config in configs}
-    assert steps == {24_000}
+    images = {config.epochs * (config.data.train_examples or 0) for config in configs}
+    assert images == {24_000}
+    assert {config.batch_size for config in configs} == {Options().batch_size}
     # 7 layers of 5 seeds; two of them at two more stages, three with two more numbers
     # of images, and 7 changes.
     assert len(planned_runs(Options())) == 7 * 5 + (2 * 2 + 3 * 2 + 7) * 3
