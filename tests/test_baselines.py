@@ -152,7 +152,7 @@ def test_trunk_form_is_the_enlarged_map_of_the_moment_predictors_trunk(height, w
     apply = functools.partial(moment.apply, mutable=["intermediates"])
     _, sown = jax.jit(apply)(inner, features)
     heat = np.asarray(sown["intermediates"]["heat"][0], np.float64)
-    cell = -(-max(height, width) // 16)
+    cell = -(-max(height, width) // predictors.Trunk.max_grid)
     logits = np.stack([oracle_enlarge(one, cell, height, width) for one in heat])
     mask = 0.2 + 0.8 * sigmoid(logits + np.log(0.95 / 0.05))
     gated = jax.jit(layer.apply)(variables, features)
@@ -164,7 +164,10 @@ def test_position_wise_layers_start_nearly_open_like_the_rectangular_one():
     for name in ("positionwise-trunk", "positionwise-pooled", "rectangular"):
         layer = LAYERS[name]()
         init = functools.partial(layer.init_with_output, mutable=True)
-        _, sown = jax.jit(init)(jax.random.key(0), features)
+        # It runs once, and most of its time would be optimisation.
+        quick = {"xla_backend_optimization_level": 0}
+        init = jax.jit(init, compiler_options=quick)
+        _, sown = init(jax.random.key(0), features)
         mask = sown["intermediates"]["mask"][0]
         assert mask.shape == (2, 12, 12)
         assert mask.mean() > (0.85 if name == "positionwise-pooled" else 0.9)

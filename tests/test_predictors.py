@@ -195,7 +195,7 @@ def test_pool_grid_below_one_is_refused():
 
 @pytest.mark.parametrize(
     ("rotations", "shape", "quarters"),
-    [(4, (12, 12), (1, 2, 3)), (4, (32, 32), (1,)), (4, (12, 7), (2,))],
+    [(4, (12, 12), (1, 2, 3)), (4, (36, 36), (1,)), (4, (12, 7), (2,))],
 )
 def test_rotations_make_the_rectangle_turn_exactly(rotations, shape, quarters):
     features = jax.random.normal(jax.random.key(0), (3, *shape, 5))
