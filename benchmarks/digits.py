@@ -96,6 +96,20 @@ ABLATION = (
     Arm("rectangular-rotations", loss=True),
 )
 
+# How far the loss can be pushed: trained on all movements that are evaluated.
+_ALL_MOVEMENTS = ("--equivariance.max-angle", "0.7854", "--equivariance.max-shift")
+MOVEMENT = (
+    dataclasses.replace(BEST, loss=False),
+    BEST,
+    *(
+        _changed(
+            f"weight {weight} all movements",
+            *(*_ALL_MOVEMENTS, "0.5", "--equivariance.weight", str(weight)),
+        )
+        for weight in (1, 10)
+    ),
+)
+
 
 def _each(field: str, values: tuple[int, ...]) -> tuple[Arm, ...]:
     changed = (
@@ -111,6 +125,7 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
     "stages": _each("stage", (1, 2, 3)),
     "examples": _each("examples", (1_000, 4_000, 16_000)),
     "ablation": ABLATION,
+    "movement": MOVEMENT,
     "preset": (
         Arm("none", examples=16_000),
         dataclasses.replace(BEST, examples=16_000),
@@ -123,20 +138,16 @@ class Options:
     """What to compare."""
 
     studies: tuple[
-        Literal["layers", "stages", "examples", "ablation", "preset"], ...
-    ] = (
-        "layers",
-        "stages",
-        "examples",
-        "ablation",
-    )
+        Literal["layers", "stages", "examples", "ablation", "movement", "preset"], ...
+    ] = ("layers", "stages", "examples", "ablation", "movement")
     """layers: every layer at one stage. stages, examples: three layers at each stage,
     and with each number of training images. ablation: the moment rectangle with one
-    thing changed at a time. preset: the preset itself and without attention."""
+    thing changed at a time. movement: its loss weighed more. preset: the preset itself
+    and without attention."""
     seeds: int = 5
     """Seeds 0, 1, ... of the studies layers and preset."""
     more_seeds: int = 3
-    """Seeds of the studies stages, examples and ablation."""
+    """Seeds of the studies stages, examples, ablation and movement."""
     epochs: float = 5.0
     """Passes over 4,000 training images; the number of steps is the same whatever the
     number of images. Not of the study preset."""

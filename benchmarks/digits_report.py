@@ -31,6 +31,7 @@ TITLES = {
     "stages": "After each stage, 4,000 training images",
     "examples": "By the number of training images, after stage 2",
     "ablation": "What makes it train: one change at a time",
+    "movement": "How well the equivariance loss makes rectangles move",
     "preset": "The preset: 16,000 training images",
 }
 Rows = dict[str, dict[str, list[float | None]]]

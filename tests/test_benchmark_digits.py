@@ -13,6 +13,7 @@ from benchmarks.tables import cell, run_all, score
 from train.cli import parse_fit
 from train.config import to_dict
 from train.datasets.cluttered_digits import make_sample
+from train.equivariance_error import MAX_ANGLE, MAX_SCALE, MAX_SHIFT
 from train.experiment import Inputs, make_experiment
 from train.parallel import JitParallel
 from train.presets import preset
@@ -47,8 +48,8 @@ def test_all_arms_of_the_comparison_take_the_same_steps():
     assert images == {24_000}
     assert {config.batch_size for config in configs} == {Options().batch_size}
     # 7 layers of 5 seeds; two of them at two more stages, three with two more numbers
-    # of images, and 7 changes.
-    assert len(planned_runs(Options())) == 7 * 5 + (2 * 2 + 3 * 2 + 7) * 3
+    # of images, 7 changes, and 2 heavier losses.
+    assert len(planned_runs(Options())) == 7 * 5 + (2 * 2 + 3 * 2 + 7 + 2) * 3
 
 
 def test_every_change_of_the_ablation_changes_one_thing():
@@ -57,6 +58,14 @@ def test_every_change_of_the_ablation_changes_one_thing():
     same = to_dict(parse_fit(fit_arguments(base, 0, 1.0)))
     for config in configs:
         assert len(differing_fields([config, same])) == 1
+
+
+def test_heavier_losses_are_trained_on_what_is_evaluated():
+    for arm, weight in zip(STUDIES["movement"][2:], (1, 10), strict=True):
+        moving = parse_fit(fit_arguments(arm, 0, 1.0)).equivariance
+        assert moving.weight == weight
+        assert (moving.max_scale, moving.max_shift) == (MAX_SCALE, MAX_SHIFT)
+        assert moving.max_angle == pytest.approx(MAX_ANGLE, abs=1e-4)
 
 
 def test_score_of_the_layer_is_found_whatever_its_name():
