@@ -228,6 +228,12 @@ def main(arguments: list[str]) -> None:
         },
         "runs": runs,
     }
+    if set(options.studies) - {"preset"}:
+        steps = options.epochs * DEFAULT_EXAMPLES / options.batch_size
+        images = f"{options.batch_size} images"
+        record["note"] = f"Every run takes {steps:.0f} steps of {images}."
+        if "preset" in options.studies:
+            record["note"] += " But not those of the preset."
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.with_suffix(".json").write_text(json.dumps(record, indent=1))
     print(digits_report.write(record, options.results))
