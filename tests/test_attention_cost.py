@@ -18,7 +18,8 @@ from benchmarks.cost_layers import (
 from benchmarks.cost_networks import make_step, measure_network
 from benchmarks.cost_report import accuracies_and_costs, draw_accuracy, tables
 from benchmarks.timing import interleaved, relative
-from cram_jax.baselines import ATTENTIONS
+from cram_jax.backbones import backbone
+from cram_jax.baselines import ATTENTIONS, attention_factory
 
 ABOUT = {"command": "", "machine": ""}
 
@@ -125,6 +126,22 @@ def test_the_digits_step_is_that_of_the_preset():
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert count == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert "attention2" in state.params
+
+
+def test_four_layers_add_little_to_resnet50():
+    def count(layer):
+        model = backbone("resnet50")(
+            1000,
+            attention=attention_factory(layer),
+            attention_stages=() if layer == "none" else (1, 2, 3, 4),
+        )
+        images = jnp.zeros((1, 64, 64, 3))
+        params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    bare = count("none")
+    assert bare == 25_557_032  # torchvision's
+    assert 0 < count("rectangular") - bare <= 0.002 * bare
 
 
 def test_an_unknown_layer_is_refused():
