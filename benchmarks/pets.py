@@ -134,10 +134,11 @@ def markdown(runs: dict[str, list[dict]], command: str) -> str:
     for name in runs:
         rival = name.replace("rectangular", "positionwise-trunk")
         if name != rival and rival in found:
-            column = COLUMNS[0]
-            lines += ["", f"Test accuracy, {name} minus {rival}, paired by seed:", ""]
+            lines += ["", f"{name} minus {rival}, paired by seed:", ""]
             pair = {rival: found[rival], name: found[name]}
-            lines += paired(pair, column, first=rival)
+            for column in (COLUMNS[0], GAP, *COLUMNS[2:5]):
+                (line,) = paired(pair, column, first=rival)
+                lines.append(line.replace(name, column[0], 1))
     return "\n".join([*lines, "", "Every seed:", "", *table(by_seed(found), SHOWN)])
 
 

@@ -49,6 +49,9 @@ def test_the_table_has_means_gaps_and_differences_paired_by_seed():
     assert "- rectangular, stage 5: +0.1000 ± 0.0000; above on 2 of 2" in text
     assert "- rectangular, stage 5: +0.1500 ± 0.6353; above on 2 of 2" in text
     assert "| rectangular, stage 5, seed 1 | 1.0000 |" in text
+    versus = text.split("rectangular, stage 5 minus positionwise-trunk, stage 5")[1]
+    assert "- test accuracy: +0.1500 ± 0.6353; above on 2 of 2" in versus
+    assert "- pointing: +0.150 ± 0.635; above on 2 of 2" in versus
 
 
 def test_what_is_done_is_not_run_again_and_is_written(tmp_path, monkeypatch):
