@@ -8,15 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import attention_cost, cost_torch
-from benchmarks.cost_layers import (
-    LAYERS,
-    floor_functions,
-    layer_functions,
-    measure_map,
-)
+from benchmarks import attention_cost
+from benchmarks.cost_layers import LAYERS, floor_functions, layer_functions
 from benchmarks.cost_networks import make_step, measure_network
-from benchmarks.cost_report import accuracies_and_costs, draw_accuracy, tables
+from benchmarks.cost_report import accuracies_and_costs, draw_accuracy
 from benchmarks.timing import interleaved, relative
 from cram_jax.backbones import backbone
 from cram_jax.baselines import ATTENTIONS, attention_factory
@@ -80,17 +75,6 @@ def test_torch_is_asked_for_before_anything_is_measured(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="needs torch, torchvision and timm"):
         attention_cost.main(["--torch", "--results", str(tmp_path / "cost")])
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.torch
-def test_timm_layers_are_measured_beside_ours():
-    names = tuple(cost_torch.LAYERS)
-    record = measure_map((2, 8, 8, 16), "float32", ("squeeze-excite",), 2, names)
-    for name in names:
-        layer = record["layers"][name]
-        assert layer["parameters"] > 0
-        assert layer["both"]["to_floor"][1] > layer["forward"]["to_floor"][1] * 0.5 > 0
-    assert "timm cbam" in tables({"maps": [record | ABOUT], "nets": []})
 
 
 def test_accuracy_is_set_against_the_cost_of_the_same_layer(tmp_path):
