@@ -1,22 +1,19 @@
 """The cost benchmark at tiny sizes."""
 
 import json
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import attention_cost
+from benchmarks import attention_cost, cost_torch
 from benchmarks.cost_layers import LAYERS, floor_functions, layer_functions
 from benchmarks.cost_networks import make_step, measure_network
 from benchmarks.cost_report import accuracies_and_costs, draw_accuracy
 from benchmarks.timing import interleaved, relative
 from cram_jax.backbones import backbone
 from cram_jax.baselines import ATTENTIONS, attention_factory
-
-ABOUT = {"command": "", "machine": ""}
 
 
 def test_layers_are_all_of_the_package_but_none_and_a_second_name():
@@ -71,7 +68,10 @@ def test_a_tiny_run_writes_tables_and_merges_with_what_was_there(tmp_path, monke
 
 
 def test_torch_is_asked_for_before_anything_is_measured(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
+    def missing(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(cost_torch.importlib, "import_module", missing)
     with pytest.raises(SystemExit, match="needs torch, torchvision and timm"):
         attention_cost.main(["--torch", "--results", str(tmp_path / "cost")])
     assert not list(tmp_path.iterdir())
