@@ -155,11 +155,11 @@ def measure_map(
     x, cotangent = (
         jnp.asarray(generator.normal(size=shape), jnp.dtype(dtype)) for _ in range(2)
     )
-    runs, facts, params_of = {}, {}, {}
+    runs, facts, parameters = {}, {}, {}
     _floors(x, cotangent, runs)
     for name in layers:
         forward, both, params = layer_functions(name, x)
-        params_of[name] = sum(leaf.size for leaf in jax.tree.leaves(params))
+        parameters[name] = sum(leaf.size for leaf in jax.tree.leaves(params))
         first, facts[name, "forward"] = compile_and_describe(forward, params, x)
         second, facts[name, "both"] = compile_and_describe(both, params, x, cotangent)
         runs[name, "forward"] = lambda run=first, p=params: run(p, x)
@@ -167,30 +167,32 @@ def measure_map(
     for name in torch_layers:
         run, run_both, known = torch_functions(name, shape, dtype)
         runs[name, "forward"], runs[name, "both"] = run, run_both
-        params_of[name] = known["parameters"]
+        parameters[name] = known["parameters"]
         for phase in ("forward", "both"):
             seconds = known[f"{phase}_compile_seconds"]
             facts[name, phase] = {"compile_seconds": seconds, "flops": None}
-    layers = (*layers, *torch_layers)
-    times = interleaved(runs, rounds)
-    record: dict[str, Any] = {
-        "shape": list(shape),
-        "dtype": dtype,
-        "megabytes": x.nbytes / 1e6,
+    record = {"shape": list(shape), "dtype": dtype, "megabytes": x.nbytes / 1e6}
+    return record | _ratios(interleaved(runs, rounds), facts, parameters)
+
+
+def _ratios(
+    times: dict, facts: dict[tuple[str, str], dict], parameters: dict[str, int]
+) -> dict[str, Any]:
+    """Of a record: the floor, and each layer beside it."""
+    found: dict[str, Any] = {
         "floor": {},
-        "layers": {name: {"parameters": params_of[name]} for name in layers},
+        "layers": {name: {"parameters": count} for name, count in parameters.items()},
     }
     for phase in ("forward", "both"):
         floor = _fastest_floor(times, phase)
         base = times[floor, phase]
-        wall = quartiles(base["wall"])
-        record["floor"][phase] = {"program": floor, "wall": wall}
-        for name in layers:
+        found["floor"][phase] = {"program": floor, "wall": quartiles(base["wall"])}
+        for name in parameters:
             time_of = times[name, phase]
-            record["layers"][name][phase] = facts[name, phase] | {
+            found["layers"][name][phase] = facts[name, phase] | {
                 "wall": quartiles(time_of["wall"]),
                 "cpu": quartiles(time_of["cpu"]),
                 "to_floor": relative(time_of["wall"], base["wall"]),
                 "cpu_to_floor": relative(time_of["cpu"], base["cpu"]),
             }
-    return record
+    return found

@@ -21,24 +21,31 @@ LAYERS = {
 _OPERATORS: list[Any] = []  # They live as long as their library.
 
 
-def import_torch() -> Any:
-    """torch, such that timm can be imported.
+def import_torchvision() -> Any:
+    """Torchvision, also beside a CPU build of torch.
 
-    timm imports torchvision, whose wheel registers fake versions of two operators and
-    fails where the compiled ones are missing, as beside a CPU build of torch.
+    Its wheel registers fake versions of two operators, and fails where the compiled
+    ones are missing; no classifier or layer uses them.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError:
+        library = importlib.import_module("torch").library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float t) -> Tensor")
+        _OPERATORS.append(library)
+        return importlib.import_module("torchvision")
+
+
+def import_torch() -> Any:
+    """torch, such that timm can be imported, which imports torchvision.
 
     Raises:
       SystemExit: without torch, torchvision or timm.
     """
     try:
         torch = importlib.import_module("torch")
-        try:
-            importlib.import_module("torchvision")
-        except RuntimeError:
-            library = torch.library.Library("torchvision", "DEF")
-            for name in ("nms", "qnms"):
-                library.define(f"{name}(Tensor dets, Tensor scores, float t) -> Tensor")
-            _OPERATORS.append(library)
+        import_torchvision()
         importlib.import_module("timm.layers")
     except ImportError as error:
         raise SystemExit(
@@ -47,6 +54,22 @@ def import_torch() -> Any:
             " .venv-torch/bin/python -m benchmarks.attention_cost --torch"
         ) from None
     return torch
+
+
+def _draw(torch: Any, shape: tuple[int, ...], dtype: str, device: str) -> list[Any]:
+    """A map and its cotangent."""
+    batch, height, width, channels = shape
+    generator = torch.Generator().manual_seed(0)
+    drawn = [
+        torch.randn(batch, channels, height, width, generator=generator)
+        for _ in range(2)
+    ]
+    return [
+        values.to(device, getattr(torch, dtype)).contiguous(
+            memory_format=torch.channels_last
+        )
+        for values in drawn
+    ]
 
 
 def torch_functions(
@@ -66,18 +89,10 @@ def torch_functions(
     """
     torch = import_torch()
     module, cls = LAYERS[name]
-    batch, height, width, channels = shape
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    layer = getattr(importlib.import_module(f"timm.layers.{module}"), cls)(channels)
+    layer = getattr(importlib.import_module(f"timm.layers.{module}"), cls)(shape[-1])
     layer = layer.to(device).train()
-    generator = torch.Generator().manual_seed(0)
-
-    def draw():
-        values = torch.randn(batch, channels, height, width, generator=generator)
-        values = values.to(device, getattr(torch, dtype))
-        return values.contiguous(memory_format=torch.channels_last)
-
-    x, cotangent = draw(), draw()
+    x, cotangent = _draw(torch, shape, dtype, device)
     inputs = [x.requires_grad_(), *layer.parameters()]
     compiled = torch.compile(layer)
 

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from benchmarks import attention_cost, cost_torch
-from benchmarks.cost_layers import LAYERS, floor_functions, layer_functions
+from benchmarks.cost_layers import (
+    LAYERS,
+    floor_functions,
+    layer_functions,
+    measure_map,
+)
 from benchmarks.cost_networks import make_step, measure_network
 from benchmarks.cost_report import accuracies_and_costs, draw_accuracy
 from benchmarks.timing import interleaved, relative
@@ -75,6 +80,20 @@ def test_torch_is_asked_for_before_anything_is_measured(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="needs torch, torchvision and timm"):
         attention_cost.main(["--torch", "--results", str(tmp_path / "cost")])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.torch
+# torch warns of its own use of what it deprecates.
+@pytest.mark.filterwarnings("default")
+def test_timm_layers_are_measured_beside_ours():
+    name = "timm squeeze-excite"
+    record = measure_map((2, 4, 4, 16), "float32", ("squeeze-excite",), 2, (name,))
+    theirs, ours = record["layers"][name], record["layers"]["squeeze-excite"]
+    # 16 channels to 8 hidden units, timm's least, and back; with biases.
+    assert theirs["parameters"] == 16 * 8 + 8 + 8 * 16 + 16
+    for phase in ("forward", "both"):
+        assert theirs[phase]["to_floor"][1] > 0
+        assert set(theirs[phase]) < set(ours[phase])
 
 
 def test_accuracy_is_set_against_the_cost_of_the_same_layer(tmp_path):

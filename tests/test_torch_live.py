@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
+from benchmarks.cost_torch import import_torchvision
 from cram_jax.backbones import backbone, weights
 from tests import torch_reference as reference
 
@@ -66,7 +67,7 @@ def test_logits_equal_those_of_the_torch_original(name):
     ],
 )
 def test_logits_equal_those_of_timm(name, theirs):
-    reference.import_torchvision()  # Timm imports it.
+    import_torchvision()  # Timm imports it.
     timm = importlib.import_module("timm")
     options: dict[str, Any] = {"num_classes": reference.CLASSES}
     if name.startswith("mobilenet"):

@@ -10,11 +10,6 @@ from train.checkpoints import BROKEN, Checkpoints
 from train.errors import CannotWriteError, UserError
 from train.sections import CheckpointConfig
 
-# Orbax leaves the coroutines of other arrays unawaited when one array is damaged.
-orbax_drops_coroutines = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine:RuntimeWarning"
-)
-
 CONFIG = CheckpointConfig(keep_latest=2, keep_best=1)
 
 
@@ -100,7 +95,6 @@ def empty_all_files(directory):
             path.write_bytes(b"")
 
 
-@orbax_drops_coroutines
 @pytest.mark.parametrize(
     "damage", [cut_short, flip_a_bit, lose_the_record, empty_all_files]
 )
@@ -125,7 +119,6 @@ def test_a_damaged_latest_is_reported_and_the_one_before_is_used(tmp_path, damag
     again.close()
 
 
-@orbax_drops_coroutines
 def test_a_reader_leaves_a_damaged_checkpoint_where_it_is(tmp_path):
     first = Checkpoints(tmp_path, CONFIG)
     save(first, 1)

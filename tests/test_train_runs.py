@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tests.test_train_checkpoints import orbax_drops_coroutines
 from tests.tiny_runs import CLASSES, final_state, tiny_arguments, write_images
 from train.__main__ import main
 from train.errors import CANNOT_WRITE, DONE, NOT_FINITE, WRONG_USE
@@ -74,7 +73,6 @@ def test_a_finished_run_started_again_changes_nothing(folder, workdir, capsys):
     assert "Going on from the checkpoint of step 12" in capsys.readouterr().out
 
 
-@orbax_drops_coroutines
 def test_a_damaged_checkpoint_is_replaced_by_training_from_the_one_before(
     folder, workdir, finished, capsys
 ):
@@ -112,7 +110,6 @@ def files_no_larger_than(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@orbax_drops_coroutines
 def test_a_full_disk_ends_with_one_sentence_and_loses_nothing(
     folder, workdir, finished, capfd
 ):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.cost_torch import import_torchvision
 from cram_jax.backbones import backbone, weights
 
 RECORD = pathlib.Path(__file__).parent / "data" / "torch_logits.json"
@@ -39,9 +40,6 @@ TORCHVISION = {
     "efficientnet-b2": "efficientnet_b2",
     "convnext-tiny": "convnext_tiny",
 }
-
-
-_LIBRARIES = []
 
 
 def draw_array(name, shape):
@@ -102,23 +100,6 @@ def lite_names(shapes, variables):
 def our_logits(network, variables, images):
     apply = jax.jit(network.apply)
     return [np.asarray(apply(variables, image)) for image in images]
-
-
-def import_torchvision():
-    """Torchvision on a CPU build of torch, whose wheel lacks compiled operators.
-
-    Its modules register fake versions of two operators on import, which fails where
-    the compiled ones could not be loaded. No classifier uses them.
-    """
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError:
-        torch = importlib.import_module("torch")
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float t) -> Tensor")
-        _LIBRARIES.append(library)  # The operators live as long as this.
-        return importlib.import_module("torchvision")
 
 
 def torch_network(name):
