@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.tiny_runs import QUICK_COMPILATION
+from tests import compilation
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -52,8 +52,7 @@ def test_a_notebook_is_committed_without_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_pictures(path, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    # Three steps of training are nearly all compilation.
-    monkeypatch.setenv("XLA_FLAGS", QUICK_COMPILATION)
+    monkeypatch.setenv("XLA_FLAGS", compilation.flags())
     notebook = read(path)
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import compilation
 from tests.checks import assert_close, assert_tree_finite
 from tests.tiny_runs import (
     PATIENCE,
@@ -93,7 +94,6 @@ def free_port() -> int:
 def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(tmp_path):
     folder = write_images(tmp_path / "set")
     settings = ("--optimizer.name=sgd", "--optimizer.learning-rate=0.05")
-    flag = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count="
     together, alone = tmp_path / "together", tmp_path / "alone"
     address, processes = f"127.0.0.1:{free_port()}", []
     for index in (0, 1):
@@ -102,13 +102,13 @@ def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(tmp_pa
             f"--hosts.coordinator={address}",
             "--hosts.count=2",
             f"--hosts.index={index}",
-            XLA_FLAGS=f"{flag}2",
+            XLA_FLAGS=compilation.flags(devices=2),
         )
         processes.append(subprocess.Popen(words, **keywords))
     messages = [process.communicate(timeout=PATIENCE) for process in processes]
     assert [process.returncode for process in processes] == [DONE, DONE], messages
     arguments = tiny_arguments(folder, alone, *settings)
-    assert run(*arguments, XLA_FLAGS=f"{flag}4").returncode == DONE
+    assert run(*arguments, XLA_FLAGS=compilation.flags(devices=4)).returncode == DONE
     step, state, record = final_state(together)
     expected_step, expected, expected_record = final_state(alone)
     assert step == expected_step == 12

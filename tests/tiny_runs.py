@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from tests import compilation
 from train.checkpoints import Checkpoints
 from train.config import FitConfig
 from train.data_config import DataConfig
@@ -26,8 +27,6 @@ from train.sections import (
 from train.workdir import load_config, load_inputs
 
 PATIENCE = 900  # seconds; only a hang takes longer, even on a busy machine
-# Most of the time of a tiny run is compilation.
-QUICK_COMPILATION = "--xla_backend_optimization_level=0"
 SIDE = 12
 CLASSES = ("blob", "cross", "edge")
 INPUTS = Inputs(
@@ -95,8 +94,8 @@ def random_batch(step: int, size: int) -> dict[str, np.ndarray]:
 
 def command(*arguments: str | Path, **variables: str) -> tuple[list[str], dict]:
     """Argument list and keywords of `subprocess` for `python -m train ...`."""
-    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_COMPILATION, **variables}
-    environment = os.environ | settings
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": compilation.flags()}
+    environment = os.environ | flags | variables
     words = [sys.executable, "-m", "train", *map(str, arguments)]
     return words, {
         "env": environment,

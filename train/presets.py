@@ -29,7 +29,7 @@ def digits() -> FitConfig:
     Results: results/digits_preset.md (python -m benchmarks.digits --studies preset)
     """
     return FitConfig(
-        epochs=4.0,
+        epochs=5.0,
         batch_size=64,
         data=DataConfig(name="digits"),
         model=ModelConfig(
