@@ -73,21 +73,22 @@ def heat_map_moments(
         `pool_to_grid`.
       height: rows of the original map.
       width: columns of the original map.
-      background: at least 0, in units of a flat map's density. So much is subtracted
-        from every cell, down to 0, where the peak rises far above the flat map, and
-        less where it does not: `1 / (1 / background + 1 / (peak - 1))`. Many cells that
-        each weigh next to nothing, far from the peak, would otherwise draw the mean
-        to the middle of the map and widen the covariance. A flat map stays flat,
-        and the peak keeps at least a flat map's weight.
+      background: in [0, 1): this share of a flat map's density is subtracted from
+        every cell, down to 0. Many cells that each weigh next to nothing, far from
+        the peak, would otherwise draw the mean to the middle of the map and widen the
+        covariance; a flat map stays flat.
 
     Returns:
       `(mean_x, mean_y, variance_x, variance_y, covariance)`, each `[...]`.
 
     Raises:
-      ValueError: if `background` is negative.
+      ValueError: if `background` is not in [0, 1).
     """
-    if background < 0:
-        raise ValueError(f"background is a density and not negative; got {background}.")
+    if not 0 <= background < 1:
+        raise ValueError(
+            "background is a share of a flat map's density and must lie in [0, 1);"
+            f" got {background}."
+        )
     # Constants of the shape: traced, their many small operations would run every time.
     with jax.ensure_compile_time_eval():
         x, y = (np.asarray(axis) for axis in pixel_centers(height, width))
@@ -107,10 +108,8 @@ def heat_map_moments(
     weights = jax.nn.softmax(logits, axis=(-2, -1))
     if background:
         flat = count_y[:, None] * count_x / (height * width)
-        peak = (weights / flat).max((-2, -1), keepdims=True)
-        above = jax.nn.relu(peak - 1)
-        level = background * above / (background + above)
-        weights = jax.nn.relu(weights - level * flat)
+        # The weights sum to 1 as the flat map does, so something always exceeds it.
+        weights = jax.nn.relu(weights - background * flat)
         weights = weights / weights.sum((-2, -1), keepdims=True)
     along_x, along_y = weights.sum(-2), weights.sum(-1)
     mean_x = along_x @ center_x

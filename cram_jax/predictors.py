@@ -202,7 +202,7 @@ class MomentPredictor(nn.Module):
     depth: int = 2
     max_grid: int = 12
     initial_factor: float = NEUTRAL_HALF_SIZE
-    background: float = 10.0
+    background: float = 0.5
     rotations: int = 1
     heat_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
     dtype: Dtype | None = None

@@ -38,7 +38,7 @@ class TwoLayers(nn.Module):
 
 
 def initialised(layer, features):
-    return {"params": layer.init(jax.random.key(1), features)["params"]}
+    return {"params": jax.jit(layer.init)(jax.random.key(1), features)["params"]}
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
@@ -131,7 +131,7 @@ def test_vmap_and_remat_change_nothing(predictor):
     layer = RectangularAttention(predictor=predictor)
     variables = initialised(layer, features)
     expected = layer.apply(variables, features)
-    one_by_one = jax.vmap(lambda one: layer.apply(variables, one))(features)
+    one_by_one = jax.jit(jax.vmap(functools.partial(layer.apply, variables)))(features)
     assert_close(one_by_one, expected)
 
     def loss(module, features):
@@ -139,8 +139,8 @@ def test_vmap_and_remat_change_nothing(predictor):
 
     remat = nn.remat(RectangularAttention)(predictor=predictor)
     assert_close(
-        jax.grad(functools.partial(loss, remat))(features),
-        jax.grad(functools.partial(loss, layer))(features),
+        jax.jit(jax.grad(functools.partial(loss, remat)))(features),
+        jax.jit(jax.grad(functools.partial(loss, layer)))(features),
     )
 
 

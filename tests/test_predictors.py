@@ -33,17 +33,14 @@ def test_pooling_averages_square_cells_and_cuts_the_last(shape):
     assert_close(pool_to_grid(jnp.asarray(values[0]), 4), expected[0])
 
 
-@pytest.mark.parametrize("background", [0.0, 0.5, 20.0])
+@pytest.mark.parametrize("background", [0.0, 0.5, 0.99])
 def test_moments_agree_with_plain_sums_over_pixels(background):
     height, width, cell = 9, 7, 2
     logits = np.random.default_rng(1).normal(size=(5, 4))
     # Spread each cell's weight evenly over its pixels, and each pixel over its square.
     weights = np.repeat(np.repeat(np.exp(logits), cell, 0), cell, 1)[:height, :width]
     weights = weights / weights.sum()
-    if background:
-        above = weights.max() * weights.size - 1
-        level = 1 / (1 / background + 1 / above)
-        weights = np.maximum(weights - level / weights.size, 0)
+    weights = np.maximum(weights - background / weights.size, 0)
     weights = weights / weights.sum()
     x, y = (np.asarray(axis, np.float64) for axis in pixel_centers(height, width))
     mean_x, mean_y = (weights.sum(0) * x).sum(), (weights.sum(1) * y).sum()
@@ -61,7 +58,7 @@ def test_moments_agree_with_plain_sums_over_pixels(background):
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (57, 31), (1, 1), (2, 9)])
-@pytest.mark.parametrize("background", [0.0, 5.0, 1e6])
+@pytest.mark.parametrize("background", [0.0, 0.5])
 def test_constant_heat_map_has_the_moments_of_the_whole_map(shape, background):
     grid = pool_to_grid(jnp.zeros((*shape, 1)), 16)[..., 0]
     moments = jnp.stack(heat_map_moments(grid, *shape, background=background))
@@ -72,7 +69,7 @@ def test_constant_heat_map_has_the_moments_of_the_whole_map(shape, background):
 def test_what_is_hardly_looked_at_neither_draws_nor_widens():
     peak = np.full((16, 16), -4.0, np.float32)
     peak[2:5, 9:13] = 2.0
-    x, y, variance_x, variance_y, _ = heat_map_moments(peak, 16, 16, background=2.0)
+    x, y, variance_x, variance_y, _ = heat_map_moments(peak, 16, 16, background=0.5)
     # Cells 9 to 12 of 16 and 2 to 4 of 16: exactly the block.
     assert_close(jnp.stack([x, y]), [11 / 8 - 1, 3.5 / 8 - 1], atol=1e-6)
     assert_close(jnp.stack([variance_x, variance_y]), [0.25**2 / 3, 0.1875**2 / 3])
@@ -86,17 +83,11 @@ def test_gradients_of_moments_above_the_background_are_exact():
     logits = jnp.asarray(logits, jnp.float32)
 
     def total(logits):
-        moments = heat_map_moments(logits, 11, 9, background=2.0)
+        moments = heat_map_moments(logits, 11, 9, background=0.5)
         return sum(weight * m for weight, m in enumerate(moments, start=1))
 
     # Float32 geometry: a wide step, and no cell crosses the background within it.
     check_grads(total, (logits,), order=1, eps=1e-2, atol=2e-3, rtol=2e-3)
-
-
-def test_a_cell_at_the_peak_is_left_whatever_the_background():
-    logits = jnp.zeros((3, 3)).at[0, 2].set(20.0)
-    x, y, *_ = heat_map_moments(logits, 3, 3, background=1e6)
-    assert_close(jnp.stack([x, y]), [2 / 3, -2 / 3], atol=1e-6)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (3, 5), (6, 2)])
@@ -108,16 +99,10 @@ def test_the_rectangle_of_a_single_cell_is_not_turned(place):
     assert_close(rectangle.half_width, rectangle.half_height, rtol=1e-3)
 
 
-def test_a_flat_map_has_a_finite_gradient_above_the_background():
-    def total(logits):
-        return sum(heat_map_moments(logits, 6, 6, background=5.0))
-
-    assert_tree_finite(jax.grad(total)(jnp.zeros((3, 3))))
-
-
-def test_a_negative_background_is_refused():
-    with pytest.raises(ValueError, match=r"background .* got -0\.1"):
-        heat_map_moments(jnp.zeros((3, 3)), 3, 3, background=-0.1)
+@pytest.mark.parametrize("background", [-0.1, 1.0])
+def test_background_is_a_share_of_a_flat_map(background):
+    with pytest.raises(ValueError, match=rf"background .* got {background}"):
+        heat_map_moments(jnp.zeros((3, 3)), 3, 3, background=background)
 
 
 def test_rectangle_from_moments_has_these_moments():
@@ -163,7 +148,8 @@ def test_moment_angle_gradient_is_exact_away_from_round_maps(x64):
 )
 def test_one_rectangle_per_map_that_sees_everything_at_first(predictor, shape):
     features = jax.random.normal(jax.random.key(0), shape)
-    rectangle, _ = predictor().init_with_output(jax.random.key(1), features)
+    start = jax.jit(predictor().init_with_output)
+    rectangle, _ = start(jax.random.key(1), features)
     assert isinstance(rectangle, Rectangle)
     assert rectangle.angle.shape == shape[:-3]
     extents = np.array(shape[-3:-1])[::-1] / max(shape[-3:-1])
@@ -176,13 +162,13 @@ def test_one_rectangle_per_map_that_sees_everything_at_first(predictor, shape):
 @pytest.mark.parametrize("value", [0.0, 1.0, -1e4])
 def test_constant_features_give_finite_gradients(predictor, value):
     features = jnp.full((2, 6, 5, 3), value)
-    variables = predictor().init(jax.random.key(0), features)
+    variables = jax.jit(predictor().init)(jax.random.key(0), features)
 
     def total(params, features):
         rectangle = predictor().apply({"params": params}, features)
         return jnp.sum(rectangle.as_array() ** 2)
 
-    gradients = jax.grad(total, (0, 1))(variables["params"], features)
+    gradients = jax.jit(jax.grad(total, (0, 1)))(variables["params"], features)
     assert_tree_finite(gradients)
 
 
@@ -190,7 +176,8 @@ def test_constant_features_give_finite_gradients(predictor, value):
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_low_precision_features_give_float32_rectangles(predictor, dtype):
     features = jax.random.normal(jax.random.key(0), (2, 8, 8, 3), dtype)
-    rectangle, variables = predictor().init_with_output(jax.random.key(1), features)
+    start = jax.jit(predictor().init_with_output)
+    rectangle, variables = start(jax.random.key(1), features)
     for leaf in jax.tree.leaves(rectangle):
         assert leaf.dtype == jnp.float32
     for leaf in jax.tree.leaves(variables["params"]):
@@ -203,7 +190,8 @@ def test_moment_rectangle_moves_with_the_features():
     features[:, 12:18, 10:15] = np.random.default_rng(0).normal(size=(6, 5, 4))
     moved = np.roll(features, (4, 6), axis=(1, 2))
     predictor = MomentPredictor(max_grid=32, heat_init=jax.nn.initializers.normal(3.0))
-    before, variables = predictor.init_with_output(jax.random.key(3), features)
+    start = jax.jit(predictor.init_with_output)
+    before, variables = start(jax.random.key(3), features)
     after: Any = predictor.apply(variables, moved)
     shift = np.array([6, 4]) * 2 / 32
     # Padding and the far border give the rest.
@@ -224,10 +212,10 @@ def test_pool_grid_below_one_is_refused():
 def test_rotations_make_the_rectangle_turn_exactly(rotations, shape, quarters):
     features = jax.random.normal(jax.random.key(0), (3, *shape, 5))
     predictor = MomentPredictor(
-        rotations=rotations, heat_init=jax.nn.initializers.normal(0.5)
+        rotations=rotations, heat_init=jax.nn.initializers.normal(2.0)
     )
-    plain = MomentPredictor(heat_init=jax.nn.initializers.normal(0.5))
-    variables = predictor.init(jax.random.key(1), features)
+    plain = MomentPredictor(heat_init=jax.nn.initializers.normal(2.0))
+    variables = jax.jit(predictor.init)(jax.random.key(1), features)
     locate = jax.jit(predictor.apply)
     rectangle = locate(variables, features)
     for k in quarters:
@@ -239,7 +227,7 @@ def test_rotations_make_the_rectangle_turn_exactly(rotations, shape, quarters):
             rotated_iou(expected, locate(variables, turned)), np.ones(3), atol=1e-4
         )
         free: Any = plain.apply(variables, turned)
-        assert (rotated_iou(expected, free) < 0.99).any()
+        assert (rotated_iou(expected, free) < 0.99).all()
 
 
 def test_rotations_that_there_are_not_are_refused():
