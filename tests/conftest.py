@@ -10,6 +10,20 @@ os.environ["XLA_FLAGS"] = compilation.flags(devices=8)
 import jax
 import pytest
 
+# Whole files go to one process (their fixtures are dear): the longest must not be last.
+LONG = (
+    "test_train_resume",
+    "test_train_runs",
+    "test_train_parallel",
+    "test_weights",
+    "test_pretrained",
+    "test_notebooks",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture
 def x64():
