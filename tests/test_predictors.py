@@ -69,6 +69,7 @@ def test_constant_heat_map_has_the_moments_of_the_whole_map(shape, background):
 def test_what_is_hardly_looked_at_neither_draws_nor_widens():
     peak = np.full((16, 16), -4.0, np.float32)
     peak[2:5, 9:13] = 2.0
+    peak = jnp.asarray(peak)
     x, y, variance_x, variance_y, _ = heat_map_moments(peak, 16, 16, background=0.5)
     # Cells 9 to 12 of 16 and 2 to 4 of 16: exactly the block.
     assert_close(jnp.stack([x, y]), [11 / 8 - 1, 3.5 / 8 - 1], atol=1e-6)
