@@ -46,7 +46,7 @@ demo: $(VENV)/test.stamp
 	@echo "Test images, true rectangle white, where the network looked yellow: $$(ls $(RUN)/pictures/*.png | tail -1)"
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-torch: $(TORCH_VENV)/torch.stamp
 	$(TORCH_VENV)/bin/python -m pytest -n $(JOBS) -m torch
