@@ -9,7 +9,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from cram_jax.coordinates import pixel_centers
 from cram_jax.rectangle import Rectangle
@@ -21,7 +20,8 @@ def pool_to_grid(values: jax.Array, max_grid: int) -> jax.Array:
     """Averages `[..., H, W, C]` over square cells so that at most `max_grid` remain.
 
     The cell side is the smallest that does it, the same in both directions, so the
-    result keeps the aspect ratio. Cells at the right and bottom border may be cut;
+    result keeps the aspect ratio; but a side up to twice as large is preferred if it
+    divides the map. Where none does, cells at the right and bottom border are cut;
     they average what they have.
 
     Args:
@@ -37,26 +37,25 @@ def pool_to_grid(values: jax.Array, max_grid: int) -> jax.Array:
     if max_grid < 1:
         raise ValueError(f"max_grid must be at least 1, got {max_grid}.")
     height, width = values.shape[-3:-1]
-    cell = -(-max(height, width) // max_grid)
-    if cell == 1:
+    least = -(-max(height, width) // max_grid)
+    if least == 1:
         return values
-    if height % cell == 0 and width % cell == 0:
-        # A reshape and one reduction: XLA's reduce_window is far slower on CPU.
-        shape = (*values.shape[:-3], height // cell, cell, width // cell, cell)
-        return jnp.mean(values.reshape(*shape, values.shape[-1]), axis=(-4, -2))
-    batch = values.reshape(-1, *values.shape[-3:])
-    window = (cell, cell)
-    # "SAME" would cut the first cell as well as the last.
-    padding = ((0, -height % cell), (0, -width % cell))
-    # Flax's annotation knows only the names of paddings.
-    pooled = nn.avg_pool(
-        batch,
-        window,
-        window,
-        padding,  # pyright: ignore[reportArgumentType]
-        count_include_pad=False,
+    dividing = (c for c in range(least, 2 * least + 1) if height % c == width % c == 0)
+    cell = next(dividing, least)
+    rows, columns = -(-height // cell), -(-width // cell)
+    # A reshape and one reduction: XLA's reduce_window is far slower on CPU.
+    padding = [(0, 0)] * (values.ndim - 3)
+    padding += [(0, rows * cell - height), (0, columns * cell - width), (0, 0)]
+    whole = jnp.pad(values, padding) if height % cell or width % cell else values
+    shape = (*values.shape[:-3], rows, cell, columns, cell, values.shape[-1])
+    means = jnp.mean(whole.reshape(shape), axis=(-4, -2))
+    count_y, count_x = (
+        np.minimum(cell, side - np.arange(0, side, cell)) for side in (height, width)
     )
-    return pooled.reshape(*values.shape[:-3], *pooled.shape[1:])
+    share = count_y[:, None] * count_x / cell**2
+    return (
+        means / share[..., None].astype(means.dtype) if whole is not values else means
+    )
 
 
 def heat_map_moments(

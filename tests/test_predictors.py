@@ -19,10 +19,21 @@ from tests.test_rectangle import rectangles
 PREDICTORS = [MomentPredictor, RegressionPredictor]
 
 
-@pytest.mark.parametrize("shape", [(12, 12), (13, 7), (5, 31), (1, 1), (3, 2)])
-def test_pooling_averages_square_cells_and_cuts_the_last(shape):
+@pytest.mark.parametrize(
+    ("shape", "cell"),
+    [
+        ((12, 12), 3),
+        ((13, 7), 4),  # 4 to 8 divide neither side: cells are cut
+        ((5, 31), 8),
+        ((1, 1), 1),
+        ((3, 2), 1),
+        ((10, 5), 5),  # the least is 3
+        ((14, 14), 7),  # 4
+        ((9, 12), 3),
+    ],
+)
+def test_pooling_averages_square_cells_and_cuts_the_last(shape, cell):
     values = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)
-    cell = -(-max(shape) // 4)
     rows, columns = range(0, shape[0], cell), range(0, shape[1], cell)
     expected = [
         [values[:, i : i + cell, j : j + cell].mean((1, 2)) for j in columns]
