@@ -176,7 +176,7 @@ def write_results(
     print(text)
 
 
-def picture_rows(workdirs: list[Path], path: Path, count: int = 8) -> None:
+def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
     """Test photographs spread over the classes, one row for each trained network."""
     import jax
     import numpy as np
