@@ -94,7 +94,8 @@ def torch_functions(
     layer = layer.to(device).train()
     x, cotangent = _draw(torch, shape, dtype, device)
     inputs = [x.requires_grad_(), *layer.parameters()]
-    compiled = torch.compile(layer)
+    # Of one class, the second map would be compiled for every shape, and fail.
+    compiled = torch.compile(layer, dynamic=False)
 
     def apply():
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
