@@ -110,14 +110,21 @@ def heat_map_moments(
         # The weights sum to 1 as the flat map does, so something always exceeds it.
         weights = jax.nn.relu(weights - background * flat)
         weights = weights / weights.sum((-2, -1), keepdims=True)
-    along_x, along_y = weights.sum(-2), weights.sum(-1)
-    mean_x = along_x @ center_x
-    mean_y = along_y @ center_y
-    from_x = center_x - mean_x[..., None]
-    from_y = center_y - mean_y[..., None]
-    variance_x = jnp.sum(along_x * (from_x**2 + spread_x), -1)
-    variance_y = jnp.sum(along_y * (from_y**2 + spread_y), -1)
-    covariance = jnp.einsum("...hw,...h,...w->...", weights, from_y, from_x)
+    mean_x = jnp.sum(weights * center_x, (-2, -1))
+    mean_y = jnp.sum(weights * center_y[:, None], (-2, -1))
+    # The second moments may be taken about any fixed point: about (a copy of) the mean
+    # nothing cancels, and their gradients need no further sums over the map.
+    about_x, about_y = jax.lax.stop_gradient((mean_x, mean_y))
+    from_x = center_x - about_x[..., None, None]
+    from_y = center_y[:, None] - about_y[..., None, None]
+    off_x, off_y = mean_x - about_x, mean_y - about_y
+
+    def moment(values: jax.Array) -> jax.Array:
+        return jnp.sum(weights * values, (-2, -1))
+
+    variance_x = moment(from_x**2 + spread_x) - off_x**2
+    variance_y = moment(from_y**2 + spread_y[:, None]) - off_y**2
+    covariance = moment(from_x * from_y) - off_x * off_y
     return mean_x, mean_y, variance_x, variance_y, covariance
 
 

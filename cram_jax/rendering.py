@@ -88,21 +88,25 @@ def _edge_terms(
     which is a number for the row plus a number for the column at any angle.
     """
     x, y = pixel_centers(height, width, dtype=rectangle.center_x.dtype)
-    x = x - rectangle.center_x[..., None]
-    y = y - rectangle.center_y[..., None]
-    cos = jnp.cos(rectangle.angle)[..., None]
-    sin = jnp.sin(rectangle.angle)[..., None]
-    s = jnp.asarray(sharpness, x.dtype)[..., None]
-    half_width = s * rectangle.half_width[..., None]
-    half_height = s * rectangle.half_height[..., None]
-    u_row, v_row = s * sin * y, s * cos * y
-    u_column, v_column = s * cos * x, -s * sin * x
-    rows = half_width + u_row, half_width - u_row, half_height + v_row
-    columns = u_column, -u_column, v_column, -v_column
-    return (
-        jnp.stack([*rows, half_height - v_row], axis=-2),
-        jnp.stack(columns, axis=-2),
+    s = jnp.asarray(sharpness, x.dtype)
+    cos, sin = s * jnp.cos(rectangle.angle), s * jnp.sin(rectangle.angle)
+    # u and v are 0 at the centre, so this is what they subtract from each pixel's.
+    center_u = cos * rectangle.center_x + sin * rectangle.center_y
+    center_v = cos * rectangle.center_y - sin * rectangle.center_x
+    half_width, half_height = s * rectangle.half_width, s * rectangle.half_height
+
+    def edges(*numbers: jax.Array) -> jax.Array:
+        return jnp.stack(jnp.broadcast_arrays(*numbers), axis=-1)[..., None]
+
+    # All that depends on the rectangle is one number per edge: the gradient's sums
+    # over pixels are then three small ones, whatever the five parameters do with them.
+    constants = edges(
+        half_width - center_u,
+        half_width + center_u,
+        half_height - center_v,
+        half_height + center_v,
     )
+    return constants + edges(sin, -sin, cos, -cos) * y, edges(cos, -cos, -sin, sin) * x
 
 
 @jax.custom_jvp
