@@ -105,6 +105,10 @@ def result_of(
     }
 
 
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
 def markdown(records: list[dict[str, Any]]) -> str:
     """A table of all records, with their commands."""
     lines = [
@@ -120,7 +124,8 @@ def markdown(records: list[dict[str, Any]]) -> str:
     ]
     for number, record in enumerate(records, start=1):
         cells = [
-            f"{record['medians'][name]:,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+            f"{_rate(record['medians'][name])}"
+            f" ({_rate(min(values))} to {_rate(max(values))})"
             for name, values in record["images_per_second"].items()
         ]
         lines.append(
@@ -161,8 +166,8 @@ def main(arguments: list[str]) -> int:
     own = ["--rounds", str(options.rounds), "--steps", str(options.steps)]
     record = result_of([*own, *rest], rates, load)
     for name, rate in record["medians"].items():
-        low, high = min(rates[name]), max(rates[name])
-        print(f"{name:9} {rate:10,.0f} images/s  ({low:,.0f} to {high:,.0f})")
+        low, high = _rate(min(rates[name])), _rate(max(rates[name]))
+        print(f"{name:9} {_rate(rate):>10} images/s  ({low} to {high})")
     print(f"together / slower of the two: {record['together_over_slower']:.3f}")
     if options.results:
         store(record, options.results)
