@@ -3,19 +3,18 @@
     python -m benchmarks.digits_supervised
     python -m benchmarks.digits_supervised --seeds 0 --epochs 0.1 --train-examples 1000
 
-Not a way to train, but a bound: the preset `digits` sees labels only, and this tells
-how much of what its rectangles lack is the labels' fault, and how much the network's.
-The same network, optimiser, images and steps; the equivariance loss is replaced by the
-distance of each rectangle, in the image and in the moved image, to the true one, over
-all movements that are evaluated. Started again it goes on where it stopped, with whole
-seeds. Writes RESULTS.json and RESULTS.md.
+Not a way to train, but a yardstick: the preset `digits` sees labels only, and this
+tells how much of what its rectangles lack is the labels' fault, and how much the
+network's. The same network, optimiser, images and steps; the equivariance loss is
+replaced by the distance of each rectangle, in the image and in the moved image, to the
+true one, over all movements that are evaluated. Started again it goes on where it
+stopped, with whole seeds. Writes RESULTS.json and RESULTS.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import platform
 import shlex
@@ -222,7 +221,7 @@ def markdown(record: dict) -> str:
     ]
     for name, scores in rows.items():
         cells = [
-            cell([each.get(key, math.nan) for each in scores], digits)
+            cell([each.get(key) for each in scores], digits)
             for key, digits in COLUMNS.values()
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

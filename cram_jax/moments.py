@@ -92,36 +92,43 @@ def heat_map_moments(
     with jax.ensure_compile_time_eval():
         x, y = (np.asarray(axis) for axis in pixel_centers(height, width))
     cell = -(-max(height, width) // max(logits.shape[-2:]))
-
-    def pooled(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        groups = [values[i : i + cell] for i in range(0, values.size, cell)]
-        pixel = 2 / max(height, width)
-        means = np.array([group.mean() for group in groups], values.dtype)
-        sizes = np.array([group.size for group in groups], values.dtype)
-        return means, sizes, (sizes * pixel) ** 2 / 12
-
-    center_x, count_x, spread_x = pooled(x)
-    center_y, count_y, spread_y = pooled(y)
+    pixel = 2 / max(height, width)
+    columns, rows = _cells(x, cell, pixel), _cells(y, cell, pixel)
+    counts = rows[1][:, None], columns[1]
     logits = logits.astype(jnp.float32)
-    logits = logits + np.log(count_y)[:, None] + np.log(count_x)
+    logits = logits + np.log(counts[0]) + np.log(counts[1])
     weights = jax.nn.softmax(logits, axis=(-2, -1))
     if background:
-        flat = count_y[:, None] * count_x / (height * width)
+        flat = counts[0] * counts[1] / (height * width)
         # The weights sum to 1 as the flat map does, so something always exceeds it.
         weights = jax.nn.relu(weights - background * flat)
         weights = weights / weights.sum((-2, -1), keepdims=True)
-    mean_x = jnp.sum(weights * center_x, (-2, -1))
-    mean_y = jnp.sum(weights * center_y[:, None], (-2, -1))
+    return _density_moments(weights, columns, rows)
+
+
+def _cells(centers: np.ndarray, cell: int, pixel: float) -> tuple[np.ndarray, ...]:
+    """Of the cells along an axis: centres, numbers of pixels, variances of a cell."""
+    groups = [centers[i : i + cell] for i in range(0, centers.size, cell)]
+    means = np.array([group.mean() for group in groups], centers.dtype)
+    sizes = np.array([group.size for group in groups], centers.dtype)
+    return means, sizes, (sizes * pixel) ** 2 / 12
+
+
+def _density_moments(weights: jax.Array, columns: tuple, rows: tuple) -> tuple:
+    """Moments of weights `[..., h, w]` that sum to 1, over cells as `_cells` gives."""
+    center_x, _, spread_x = columns
+    center_y, _, spread_y = rows
+
+    def moment(values: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.sum(weights * values, (-2, -1))
+
+    mean_x, mean_y = moment(center_x), moment(center_y[:, None])
     # The second moments may be taken about any fixed point: about (a copy of) the mean
     # nothing cancels, and their gradients need no further sums over the map.
     about_x, about_y = jax.lax.stop_gradient((mean_x, mean_y))
     from_x = center_x - about_x[..., None, None]
     from_y = center_y[:, None] - about_y[..., None, None]
     off_x, off_y = mean_x - about_x, mean_y - about_y
-
-    def moment(values: jax.Array) -> jax.Array:
-        return jnp.sum(weights * values, (-2, -1))
-
     variance_x = moment(from_x**2 + spread_x) - off_x**2
     variance_y = moment(from_y**2 + spread_y[:, None]) - off_y**2
     covariance = moment(from_x * from_y) - off_x * off_y

@@ -67,3 +67,4 @@ def test_the_table_has_a_row_for_each_seed_and_leaves_out_what_is_missing():
     text = markdown(record)
     assert "| seed 4 | 0.5000 | 0.250 |" in text
     assert "0.750 ± 0.000" in text
+    assert "nan" not in text

@@ -248,3 +248,24 @@ def test_rotations_that_there_are_not_are_refused():
     )
     with pytest.raises(ValueError, match="rotations must be 1, 2 or 4; got 3"):
         layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 2)))
+
+
+def test_second_derivatives_of_the_moments_are_those_of_the_plain_formula():
+    centers = (2 * np.arange(4) + 1) / 4 - 1
+
+    def plain(logits):
+        weights = jax.nn.softmax(logits.reshape(-1)).reshape(4, 4)
+        x, y = centers, centers[:, None]
+        mean_x, mean_y = (weights * x).sum(), (weights * y).sum()
+        off_x, off_y = x - mean_x, y - mean_y
+        seconds = off_x**2 + 0.5**2 / 12, off_y**2 + 0.5**2 / 12, off_x * off_y
+        return jnp.stack([mean_x, mean_y, *((weights * s).sum() for s in seconds)])
+
+    def ours(logits):
+        return jnp.stack(heat_map_moments(logits, 4, 4))
+
+    logits = jax.random.normal(jax.random.key(0), (4, 4))
+    np.testing.assert_allclose(ours(logits), plain(logits), atol=1e-6)
+    second, expected = (jax.jit(jax.hessian(f))(logits) for f in (ours, plain))
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(second, expected, atol=1e-6)
