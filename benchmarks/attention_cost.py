@@ -27,7 +27,7 @@ from typing import Any
 import tyro
 
 from benchmarks.cost_layers import LAYERS, measure_map
-from benchmarks.cost_networks import NETWORKS, measure_network
+from benchmarks.cost_networks import NETWORKS, SINGLE_STAGES, measure_network
 from benchmarks.cost_report import (
     accuracies_and_costs,
     draw,
@@ -37,9 +37,11 @@ from benchmarks.cost_report import (
 from benchmarks.cost_torch import LAYERS as TORCH_LAYERS
 from benchmarks.cost_torch import import_torch
 from benchmarks.timing import machine
+from cram_jax.baselines import ATTENTIONS
 
-# Height, width and channels of the maps after the stages, at 224 pixels.
-MAPS = {
+# Height, width and channels of the maps after the stages, at 224 pixels; batch, height,
+# width and channels where one of them is varied.
+MAPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "resnet50": ((56, 56, 256), (28, 28, 512), (14, 14, 1024), (7, 7, 2048)),
     "efficientnet-b0": (
         (112, 112, 16),
@@ -51,15 +53,20 @@ MAPS = {
         (7, 7, 320),
     ),
     "large": ((256, 256, 64),),
+    "growing-batch": tuple((batch, 28, 28, 256) for batch in (1, 2, 4, 8, 16, 32)),
+    "growing-size": tuple((8, side, side, 128) for side in (7, 14, 28, 56, 112)),
+    "growing-channels": tuple((8, 28, 28, count) for count in (16, 64, 256, 1024)),
 }
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Options:
     """What to measure."""
 
-    maps: tuple[str, ...] = tuple(MAPS)
-    """Networks whose feature maps are measured; "large" is 256 x 256 x 64."""
+    maps: tuple[str, ...] = ("resnet50", "efficientnet-b0", "large")
+    """Networks whose feature maps are measured; "large" is 256 x 256 x 64; in
+    "growing-batch", "growing-size" and "growing-channels" one side of a map grows."""
     no_maps: bool = False
     """Measure no maps, only networks."""
     networks: tuple[str, ...] = ("digits",)
@@ -107,11 +114,29 @@ def put(records: list[dict], new: dict, keys: tuple[str, ...]) -> None:
     records.append(new)
 
 
+def check_names(options: Options) -> None:
+    """Exits in one sentence for a name that does not exist, before measuring."""
+    known = {"maps": MAPS, "networks": NETWORKS, "layers": ATTENTIONS, "dtypes": DTYPES}
+    for option, names in known.items():
+        for name in getattr(options, option):
+            if name not in names:
+                raise SystemExit(
+                    f"--{option} has no {name!r}; there are: {', '.join(names)}."
+                )
+
+
+def shapes_of(maps: str, options: Options) -> list[tuple[int, ...]]:
+    """Batch, height, width and channels of the named maps."""
+    batch = options.large_batch if maps == "large" else options.batch
+    return [sides if len(sides) == 4 else (batch, *sides) for sides in MAPS[maps]]
+
+
 def main(arguments: list[str]) -> None:
     """Measures and writes the results."""
     options = tyro.cli(
         Options, args=arguments, prog="python -m benchmarks.attention_cost"
     )
+    check_names(options)
     command = shlex.join(["python", "-m", "benchmarks.attention_cost", *arguments])
     record = load(options.results.with_suffix(".json"))
     layers = tuple(name for name in options.layers if name != "none")
@@ -121,9 +146,7 @@ def main(arguments: list[str]) -> None:
         import_torch()  # What is missing should be said before hours of measuring.
     for dtype in () if options.no_maps else options.dtypes:
         for name in options.maps:
-            for sides in MAPS[name]:
-                batch = options.large_batch if name == "large" else options.batch
-                shape = (batch, *sides)
+            for shape in shapes_of(name, options):
                 new = measure_map(shape, dtype, layers, options.rounds, torch_layers)
                 new |= {"network": name, "machine": machine(), **about}
                 put(record["maps"], new, ("shape", "dtype"))
@@ -132,7 +155,8 @@ def main(arguments: list[str]) -> None:
     for name in () if options.no_networks else options.networks:
         stages = [NETWORKS[name]]
         if options.each_stage:
-            stages += [(stage,) for stage in NETWORKS[name]]
+            single = [(stage,) for stage in SINGLE_STAGES[name]]
+            stages += [stage for stage in single if stage not in stages]
         new = measure_network(
             name, layers, stages, options.batch, options.image_size, options.rounds
         )

@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.cost_torch import torch_functions
 from benchmarks.timing import interleaved, quartiles, relative
 from cram_jax.baselines import ATTENTIONS
+from cram_jax.precision import read_apart
 
 # "rectangular-moment" is "rectangular" by its other name.
 LAYERS = tuple(n for n in ATTENTIONS if n not in ("none", "rectangular-moment"))
@@ -72,15 +73,19 @@ def _scale_by(x: jax.Array, statistic: jax.Array) -> jax.Array:
     return x * (1 + statistic).astype(x.dtype)
 
 
+def _precise(x: jax.Array) -> jax.Array:
+    return read_apart(x).astype(jnp.float32)
+
+
 def _sum_native(x: jax.Array) -> jax.Array:
     zero = jnp.zeros((), x.dtype)
     return jax.lax.reduce(x, zero, jax.lax.add, (1, 2))[:, None, None]
 
 
 _STATISTICS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "all": lambda x: x.astype(jnp.float32).mean((1, 2, 3), keepdims=True),
-    "positions": lambda x: x.astype(jnp.float32).mean((1, 2), keepdims=True),
-    "channels": lambda x: x.astype(jnp.float32).mean(3, keepdims=True),
+    "all": lambda x: _precise(x).mean((1, 2, 3), keepdims=True),
+    "positions": lambda x: _precise(x).mean((1, 2), keepdims=True),
+    "channels": lambda x: _precise(x).mean(3, keepdims=True),
     "native": _sum_native,
 }
 

@@ -33,6 +33,8 @@ NETWORKS = {
     "efficientnet-b0": (1, 2, 3, 4, 5, 6, 7),
     "digits": (2,),
 }
+# Stages that a layer is put after by itself, where asked for.
+SINGLE_STAGES = NETWORKS | {"digits": (1, 2, 3)}
 CLASSES = 1000
 Step = tuple[Callable, tuple, int]
 

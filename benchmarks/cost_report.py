@@ -99,35 +99,45 @@ def tables(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _draw_layer(axis: plt.Axes, records: list[dict], name: str, colour: str) -> None:
+    """A layer's ratios, joined between maps of one network only."""
+    ours = name.startswith("rectangular")
+    label = name
+    for network in dict.fromkeys(r["network"] for r in records):
+        points = [
+            (place, r["layers"][name]["both"]["cpu_to_floor"][1])
+            for place, r in enumerate(records)
+            if name in r["layers"] and r["network"] == network
+        ]
+        if not points:
+            continue
+        axis.plot(
+            *zip(*points, strict=True),
+            "o-" if ours else "s--",
+            label=label,
+            color=colour,
+            linewidth=2 if ours else 1,
+        )
+        label = None
+
+
 def draw(record: dict[str, Any], path: Path) -> None:
     """Processor time of forward + backward over the floor's, map by map."""
     dtypes = list(dict.fromkeys(r["dtype"] for r in record["maps"]))
     if not dtypes:
         return
+    colours = {name: f"C{i}" for i, name in enumerate(_layers(record["maps"]))}
     figure, axes = plt.subplots(
         len(dtypes), 1, figsize=(9, 3.6 * len(dtypes)), squeeze=False
     )
     for axis, dtype in zip(axes[:, 0], dtypes, strict=True):
         records = [r for r in record["maps"] if r["dtype"] == dtype]
         for name in _layers(records):
-            points = [
-                (place, r["layers"][name]["both"]["cpu_to_floor"])
-                for place, r in enumerate(records)
-                if name in r["layers"]
-            ]
-            ours = name.startswith("rectangular")
-            axis.plot(
-                [place for place, _ in points],
-                [ratio[1] for _, ratio in points],
-                "o-" if ours else "s--",
-                label=name,
-                linewidth=2 if ours else 1,
-            )
+            _draw_layer(axis, records, name, colours[name])
         axis.set_xticks(range(len(records)), [_name(r) for r in records], rotation=20)
         axis.axhline(1, color="black", linewidth=0.8)
-        axis.set_yscale("log")
+        axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
-        axis.yaxis.set_minor_formatter(ticker.ScalarFormatter())
         axis.set_ylabel("processor time / floor")
         axis.set_title(f"Forward + backward, {dtype}")
         axis.legend(fontsize=7, ncols=2)

@@ -24,9 +24,9 @@ from cram_jax.channel_attention import (
     CoordinateAttention,
     EfficientChannelAttention,
     SqueezeExcite,
-    at_least_float32,
     gate_channels,
 )
+from cram_jax.precision import at_least_float32, read_apart
 from cram_jax.predictors import MomentPredictor, RegressionPredictor, Trunk
 from cram_jax.rendering import apply_mask, check_features, check_floor
 
@@ -45,7 +45,7 @@ Dtype = jax.typing.DTypeLike
 
 def _mean_and_max_over_channels(features: jax.Array) -> jax.Array:
     """`[..., H, W, C] -> [..., H, W, 2]`."""
-    features = at_least_float32(features)
+    features = at_least_float32(read_apart(features))
     return jnp.stack([features.mean(-1), features.max(-1)], axis=-1)
 
 
@@ -141,7 +141,7 @@ class CBAM(nn.Module):
         """Gates the features."""
         del train
         check_features(features)
-        precise = at_least_float32(features)
+        precise = at_least_float32(read_apart(features))
         mlp = Bottleneck(self.reduction, self.dtype, self.param_dtype, name="channel")
         mean, largest = precise.mean((-3, -2)), precise.max((-3, -2))
         channel_mask = jax.nn.sigmoid(mlp(mean) + mlp(largest))

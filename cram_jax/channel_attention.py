@@ -13,16 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cram_jax.precision import at_least_float32, read_apart
 from cram_jax.rendering import check_features
 
 __all__ = ["CoordinateAttention", "EfficientChannelAttention", "SqueezeExcite"]
 
 Dtype = jax.typing.DTypeLike
-
-
-def at_least_float32(array: jax.Array) -> jax.Array:
-    """The array in at least float32: means over many half floats lose digits."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def gate_channels(features: jax.Array, mask: jax.Array) -> jax.Array:
@@ -65,7 +61,7 @@ class SqueezeExcite(nn.Module):
         """Gates the features."""
         del train
         check_features(features)
-        pooled = at_least_float32(features).mean((-3, -2))
+        pooled = at_least_float32(read_apart(features)).mean((-3, -2))
         perceptron = Bottleneck(
             self.reduction, self.dtype, self.param_dtype, name="mlp"
         )
@@ -103,7 +99,7 @@ class EfficientChannelAttention(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name="along_channels",
-        )(at_least_float32(features).mean((-3, -2))[..., None])
+        )(at_least_float32(read_apart(features)).mean((-3, -2))[..., None])
         mask = jax.nn.sigmoid(at_least_float32(logits[..., 0]))
         self.sow("intermediates", "channel_mask", mask)
         return gate_channels(features, mask)
@@ -135,7 +131,7 @@ class CoordinateAttention(nn.Module):
         check_features(features)
         height, channels = features.shape[-3], features.shape[-1]
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        precise = at_least_float32(features)
+        precise = at_least_float32(read_apart(features))
         # A 1x1 convolution over a row of positions is a dense layer.
         profiles = jnp.concatenate([precise.mean(-2), precise.mean(-3)], axis=-2)
         hidden = max(self.min_hidden, channels // self.reduction)

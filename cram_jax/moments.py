@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cram_jax.coordinates import pixel_centers
+from cram_jax.precision import read_apart
 from cram_jax.rectangle import Rectangle
 
 __all__ = ["heat_map_moments", "pool_to_grid", "rectangle_from_moments"]
@@ -46,16 +47,15 @@ def pool_to_grid(values: jax.Array, max_grid: int) -> jax.Array:
     # A reshape and one reduction: XLA's reduce_window is far slower on CPU.
     padding = [(0, 0)] * (values.ndim - 3)
     padding += [(0, rows * cell - height), (0, columns * cell - width), (0, 0)]
-    whole = jnp.pad(values, padding) if height % cell or width % cell else values
+    cut = height % cell or width % cell
+    whole = jnp.pad(values, padding) if cut else read_apart(values)
     shape = (*values.shape[:-3], rows, cell, columns, cell, values.shape[-1])
     means = jnp.mean(whole.reshape(shape), axis=(-4, -2))
     count_y, count_x = (
         np.minimum(cell, side - np.arange(0, side, cell)) for side in (height, width)
     )
     share = count_y[:, None] * count_x / cell**2
-    return (
-        means / share[..., None].astype(means.dtype) if whole is not values else means
-    )
+    return means / share[..., None].astype(means.dtype) if cut else means
 
 
 def heat_map_moments(

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.coordinates import pixel_centers
+from cram_jax.precision import read_apart
 from cram_jax.rectangle import MIN_HALF_SIZE, Rectangle
 
 __all__ = [
@@ -215,8 +216,10 @@ def _multiply_jvp(primals, tangents):
     gated = _multiply(features, mask)
     # In the mask's dtype, so that its transpose, the sum over channels that makes the
     # mask's cotangent, is accumulated in it.
-    turned = features.astype(mask.dtype) * mask_change[..., None]
-    return gated, _multiply(change, mask) + turned.astype(features.dtype)
+    apart, _ = read_apart((features, mask))
+    turned = apart.astype(mask.dtype) * mask_change[..., None]
+    turned = read_apart(turned.astype(features.dtype))
+    return gated, _multiply(change, mask) + turned
 
 
 def apply_mask(features: jax.Array, mask: jax.Array) -> jax.Array:

@@ -72,6 +72,26 @@ def test_a_tiny_run_writes_tables_and_merges_with_what_was_there(tmp_path, monke
     assert results.with_suffix(".png").stat().st_size > 1000
 
 
+def test_in_growing_maps_one_side_grows():
+    for name, axis in (("batch", 0), ("size", 1), ("channels", 3)):
+        shapes = attention_cost.shapes_of(f"growing-{name}", attention_cost.Options())
+        assert all(len(shape) == 4 for shape in shapes)
+        sides = [shape[axis] for shape in shapes]
+        assert sides == sorted(set(sides))
+        rest = {
+            tuple(np.delete(shape, (1, 2) if axis == 1 else axis)) for shape in shapes
+        }
+        assert len(rest) == 1
+
+
+@pytest.mark.parametrize("option", ["maps", "networks", "layers", "dtypes"])
+def test_an_unknown_name_is_refused_before_anything_is_measured(option, tmp_path):
+    results = str(tmp_path / "cost")
+    with pytest.raises(SystemExit, match=f"--{option} has no 'resnet'; there are: "):
+        attention_cost.main([f"--{option}", "resnet", "--results", results])
+    assert not list(tmp_path.iterdir())
+
+
 def test_torch_is_asked_for_before_anything_is_measured(tmp_path, monkeypatch):
     def missing(name):
         raise ImportError(f"No module named {name!r}")

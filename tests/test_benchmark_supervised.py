@@ -48,7 +48,9 @@ def test_the_truth_teaches_where_the_digit_is():
 
     @jax.jit
     def overlap(variables, step):
-        _, evidence = observe(experiment.task, variables, step, batch["image"])
+        _, evidence = observe(
+            experiment.task, variables, step, jnp.asarray(batch["image"])
+        )
         (layer,) = evidence.values()
         return rotated_iou(layer["rectangle"], true).mean()
 

@@ -12,6 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # A file imports only from files above it.
 ORDER = [
+    "precision",
     "coordinates",
     "rectangle",
     "distances",
