@@ -8,7 +8,7 @@ Takes its own `--rounds`, `--steps` and `--results FILE.json`; all other options
 those of `python -m train fit`. In each round the three are measured in turn, after a
 warm-up, each until its last result is ready; medians over the rounds are printed. With
 `--results`, the record takes the place of the one of the same command in the file, and
-FILE.md beside it tells all of them.
+FILE_tables.md beside it tells all of them.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def store(record: dict[str, Any], path: Path) -> None:
     records.append(record)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(records, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(records))
+    path.with_name(path.stem + "_tables.md").write_text(markdown(records))
 
 
 def main(arguments: list[str]) -> int:

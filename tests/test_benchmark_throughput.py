@@ -29,7 +29,7 @@ def test_a_record_takes_the_place_of_the_one_of_the_same_command(tmp_path):
         store(result_of(["--steps", steps], rates([speed] * 3), 0.5), path)
     records = json.loads(path.read_text())
     assert [record["together_over_slower"] for record in records] == [0.5, 0.95]
-    text = path.with_suffix(".md").read_text()
+    text = path.with_name(path.stem + "_tables.md").read_text()
     assert "| 100 (90 to 500) | 40 (40 to 40) | 38 (38 to 38) | 0.950 |" in text
     assert "2. `python -m benchmarks.throughput --steps 2`" in text
 
@@ -38,4 +38,4 @@ def test_slow_steps_keep_their_digits(tmp_path):
     path = tmp_path / "throughput.json"
     slow = {"pipeline": [400.0], "step": [1.412], "together": [1.6]}
     store(result_of([], slow, 0.5), path)
-    assert "1.41 (1.41 to 1.41) | 1.60 (" in path.with_suffix(".md").read_text()
+    assert "1.41 (1.41 to 1.41) | 1.60 (" in path.with_name(path.stem + "_tables.md").read_text()
