@@ -30,7 +30,7 @@ from train.steps import train_step
 # Stages that a layer is put after.
 NETWORKS = {
     "resnet50": (1, 2, 3, 4),
-    "efficientnet-b0": (1, 2, 3, 4, 5, 6, 7),
+    "efficientnet-b0": (1, 2, 3, 4, 5),
     "digits": (2,),
 }
 # Stages that a layer is put after by itself, where asked for.

@@ -14,11 +14,17 @@ from benchmarks.cost_layers import (
     layer_functions,
     measure_map,
 )
-from benchmarks.cost_networks import make_step, measure_network
+from benchmarks.cost_networks import (
+    NETWORKS,
+    SINGLE_STAGES,
+    make_step,
+    measure_network,
+)
 from benchmarks.cost_report import accuracies_and_costs, draw_accuracy
 from benchmarks.timing import interleaved, relative
 from cram_jax.backbones import backbone
 from cram_jax.baselines import ATTENTIONS, attention_factory
+from train.presets import preset
 
 
 def test_layers_are_all_of_the_package_but_none_and_a_second_name():
@@ -165,6 +171,19 @@ def test_four_layers_add_little_to_resnet50():
     bare = count("none")
     assert bare == 25_557_032  # torchvision's
     assert 0 < count("rectangular") - bare <= 0.002 * bare
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_have_the_stages_that_layers_are_put_after(network):
+    stages = tuple(sorted({*NETWORKS[network], *SINGLE_STAGES[network]}))
+    name = preset("digits").model.backbone if network == "digits" else network
+    model = backbone(name)(
+        10, attention=attention_factory("squeeze-excite"), attention_stages=stages
+    )
+    images = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    layers = [key for key in shapes["params"] if key.startswith("attention")]
+    assert len(layers) == len(stages)
 
 
 def test_an_unknown_layer_is_refused():

@@ -38,4 +38,7 @@ def test_slow_steps_keep_their_digits(tmp_path):
     path = tmp_path / "throughput.json"
     slow = {"pipeline": [400.0], "step": [1.412], "together": [1.6]}
     store(result_of([], slow, 0.5), path)
-    assert "1.41 (1.41 to 1.41) | 1.60 (" in path.with_name(path.stem + "_tables.md").read_text()
+    assert (
+        "1.41 (1.41 to 1.41) | 1.60 ("
+        in path.with_name(path.stem + "_tables.md").read_text()
+    )
