@@ -81,15 +81,14 @@ def _own_frame(
 
 
 def _edge_terms(
-    rectangle: Rectangle, height: int, width: int, sharpness: jax.typing.ArrayLike
+    rectangle: Rectangle, y: jax.Array, sharpness: jax.typing.ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """Terms `[..., 4, height]` of rows and `[..., 4, width]` of columns of each edge.
+    """Terms `[..., 4, height]` of rows and slopes `[..., 4]` of columns of each edge.
 
-    Their sum is the edge's argument: s (w + u), s (w - u), s (h + v) or s (h - v),
-    which is a number for the row plus a number for the column at any angle.
+    An edge's argument, s (w + u), s (w - u), s (h + v) or s (h - v), is at any angle a
+    number for the row plus a slope times x.
     """
-    x, y = pixel_centers(height, width, dtype=rectangle.center_x.dtype)
-    s = jnp.asarray(sharpness, x.dtype)
+    s = jnp.asarray(sharpness, y.dtype)
     cos, sin = s * jnp.cos(rectangle.angle), s * jnp.sin(rectangle.angle)
     # u and v are 0 at the centre, so this is what they subtract from each pixel's.
     center_u = cos * rectangle.center_x + sin * rectangle.center_y
@@ -97,9 +96,9 @@ def _edge_terms(
     half_width, half_height = s * rectangle.half_width, s * rectangle.half_height
 
     def edges(*numbers: jax.Array) -> jax.Array:
-        return jnp.stack(jnp.broadcast_arrays(*numbers), axis=-1)[..., None]
+        return jnp.stack(jnp.broadcast_arrays(*numbers), axis=-1)
 
-    # All that depends on the rectangle is one number per edge: the gradient's sums
+    # All that depends on the rectangle is three numbers per edge: the gradient's sums
     # over pixels are then three small ones, whatever the five parameters do with them.
     constants = edges(
         half_width - center_u,
@@ -107,15 +106,16 @@ def _edge_terms(
         half_height - center_v,
         half_height + center_v,
     )
-    return constants + edges(sin, -sin, cos, -cos) * y, edges(cos, -cos, -sin, sin) * x
+    rows = constants[..., None] + edges(sin, -sin, cos, -cos)[..., None] * y
+    return rows, edges(cos, -cos, -sin, sin)
 
 
 @jax.custom_jvp
-def _product_of_edges(rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Product over the edges k of E(rows[k, i] + columns[k, j]): `[..., H, W]`."""
+def _product_of_edges(rows: jax.Array, slopes: jax.Array, x: jax.Array) -> jax.Array:
+    """Product over edges k of E(rows[k, i] + slopes[k] x[j]): `[..., H, W]`."""
     product = jnp.ones((), rows.dtype)
     for k in range(4):
-        argument = rows[..., k, :, None] + columns[..., k, None, :]
+        argument = rows[..., k, :, None] + slopes[..., k, None, None] * x
         product = product * (1 + jnp.exp(-argument))
     # One division at the end: XLA does not repeat a division for every channel, as it
     # does the product of four quotients.
@@ -124,12 +124,14 @@ def _product_of_edges(rows: jax.Array, columns: jax.Array) -> jax.Array:
 
 @_product_of_edges.defjvp
 def _product_of_edges_jvp(primals, tangents):
-    rows, columns = primals
-    mask = _product_of_edges(rows, columns)
-    outside = jax.nn.sigmoid(-(rows[..., :, None] + columns[..., None, :]))
-    # d log E(z) = (1 - E(z)) dz. Transposed, this is one field per edge and its sums
-    # along rows and columns.
-    change = tangents[0][..., :, None] + tangents[1][..., None, :]
+    rows, slopes, x = primals
+    mask = _product_of_edges(rows, slopes, x)
+    arguments = rows[..., None] + slopes[..., None, None] * x
+    outside = jax.nn.sigmoid(-arguments)
+    # d log E(z) = (1 - E(z)) dz. Transposed, this is one field per edge and two sums of
+    # it along each row, in one go; x, the pixel centres, is a constant.
+    row_slopes = jnp.broadcast_to(tangents[1][..., None], rows.shape)
+    change = tangents[0][..., None] + row_slopes[..., None] * x
     return mask, jnp.sum(mask[..., None, :, :] * outside * change, axis=-3)
 
 
@@ -155,7 +157,8 @@ def render_mask(
       ValueError: if a side is less than 1, or a static sharpness is not positive.
     """
     check_sharpness(sharpness)
-    return _product_of_edges(*_edge_terms(rectangle, height, width, sharpness))
+    x, y = pixel_centers(height, width, dtype=rectangle.center_x.dtype)
+    return _product_of_edges(*_edge_terms(rectangle, y, sharpness), x)
 
 
 def relative_sharpness(
