@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> None:
             for shape in shapes_of(name, options):
                 new = measure_map(shape, dtype, layers, options.rounds, torch_layers)
                 new |= {"network": name, "machine": machine(), **about}
-                put(record["maps"], new, ("shape", "dtype"))
+                put(record["maps"], new, ("network", "shape", "dtype"))
                 save(record, options.results)
                 print(dtype, shape, flush=True)
     for name in () if options.no_networks else options.networks:

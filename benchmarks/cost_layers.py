@@ -46,7 +46,9 @@ def example_values(shapes: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(value, shapes)
 
 
-def layer_functions(name: str, features: jax.Array) -> tuple[Callable, Callable, Tree]:
+def layer_functions(
+    name: str, features: jax.Array | jax.ShapeDtypeStruct
+) -> tuple[Callable, Callable, Tree]:
     """`forward(params, x)`, `both(params, x, cotangent)` and parameters of a layer."""
     make = ATTENTIONS[name]
     if make is None:

@@ -40,11 +40,16 @@ Step = tuple[Callable, tuple, int]
 
 
 def imagenet_step(
-    backbone: str, layer: str, stages: tuple[int, ...], batch: int, size: int
+    backbone: str,
+    layer: str,
+    stages: tuple[int, ...],
+    batch: int,
+    size: int,
+    precision: str = "float32",
 ) -> Step:
     """`step(variables, images, labels)`, its arguments, and the parameters' number."""
     config = ModelConfig(backbone=backbone, attention=layer, attention_stages=stages)
-    model = build_model(config, CLASSES)
+    model = build_model(config, CLASSES, precision=precision)
     generator = np.random.default_rng(0)
     images = jnp.asarray(generator.normal(size=(batch, size, size, 3)), jnp.float32)
     labels = jnp.asarray(generator.integers(0, CLASSES, batch))
