@@ -28,7 +28,7 @@ from cram_jax.equivariance import (
     mask_equivariance_iou,
 )
 from cram_jax.overlap import mask_iou, rectangle_intersection_area, rotated_iou
-from cram_jax.predictors import MomentPredictor, RegressionPredictor, Trunk
+from cram_jax.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.rectangle import (
     Rectangle,
     canonical_rectangle,
@@ -52,6 +52,7 @@ from cram_jax.similarity import (
     transform_points,
     transform_rectangle,
 )
+from cram_jax.trunk import Trunk
 from cram_jax.warping import inside_mask, warp_image
 
 __all__ = [

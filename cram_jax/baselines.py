@@ -27,8 +27,9 @@ from cram_jax.channel_attention import (
     gate_channels,
 )
 from cram_jax.precision import at_least_float32, read_apart
-from cram_jax.predictors import MomentPredictor, RegressionPredictor, Trunk
+from cram_jax.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.rendering import apply_mask, check_features, check_floor
+from cram_jax.trunk import Trunk
 
 __all__ = [
     "ATTENTIONS",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from cram_jax import baselines, predictors
+from cram_jax import Trunk, baselines, predictors
 from cram_jax.baselines import ATTENTIONS, attention_factory
 from tests.checks import assert_close, assert_tree_finite
 
@@ -152,7 +152,7 @@ def test_trunk_form_is_the_enlarged_map_of_the_moment_predictors_trunk(height, w
     apply = functools.partial(moment.apply, mutable=["intermediates"])
     _, sown = jax.jit(apply)(inner, features)
     heat = np.asarray(sown["intermediates"]["heat"][0], np.float64)
-    cell = -(-max(height, width) // predictors.Trunk.max_grid)
+    cell = -(-max(height, width) // Trunk.max_grid)
     logits = np.stack([oracle_enlarge(one, cell, height, width) for one in heat])
     mask = 0.2 + 0.8 * sigmoid(logits + np.log(0.95 / 0.05))
     gated = jax.jit(layer.apply)(variables, features)

@@ -22,6 +22,7 @@ ORDER = [
     "warping",
     "equivariance",
     "moments",
+    "trunk",
     "predictors",
     "attention",
     "channel_attention",
