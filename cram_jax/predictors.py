@@ -70,7 +70,9 @@ class RegressionPredictor(nn.Module):
             param_dtype=self.param_dtype,
             name="trunk",
         )(features)
-        x = nn.silu(x.reshape(*x.shape[:-3], -1)).astype(jnp.float32)
+        *batch, height, width, channels = x.shape
+        x = x.reshape(*batch, height * width * channels)
+        x = nn.silu(x).astype(jnp.float32)
         raw = nn.Dense(
             5, kernel_init=self.kernel_init, param_dtype=self.param_dtype, name="raw"
         )(x)

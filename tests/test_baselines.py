@@ -213,6 +213,15 @@ def test_half_precision_fields_reach_the_parameters(name):
     assert jax.eval_shape(layer.apply, abstract, features).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_empty_batch_stays_empty(name):
+    features = features_of((2, 5, 6, 8))
+    layer = LAYERS[name]()
+    variables = randomised(layer, features)
+    gated = jax.eval_shape(layer.apply, variables, features[:0])
+    assert gated.shape == (0, 5, 6, 8)
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_batch_axes_vmap_jit_and_remat_change_nothing(name):
     features = features_of((2, 3, 5, 4, 9))
