@@ -128,19 +128,20 @@ def draw(record: dict[str, Any], path: Path) -> None:
         return
     colours = {name: f"C{i}" for i, name in enumerate(_layers(record["maps"]))}
     figure, axes = plt.subplots(
-        len(dtypes), 1, figsize=(9, 3.6 * len(dtypes)), squeeze=False
+        len(dtypes), 1, figsize=(11, 3.6 * len(dtypes)), squeeze=False
     )
     for axis, dtype in zip(axes[:, 0], dtypes, strict=True):
         records = [r for r in record["maps"] if r["dtype"] == dtype]
         for name in _layers(records):
             _draw_layer(axis, records, name, colours[name])
-        axis.set_xticks(range(len(records)), [_name(r) for r in records], rotation=20)
+        axis.set_xticks(range(len(records)), [_name(r) for r in records])
+        axis.tick_params("x", rotation=30, labelsize=8)
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
         axis.set_ylabel("processor time / floor")
         axis.set_title(f"Forward + backward, {dtype}")
-        axis.legend(fontsize=7, ncols=2)
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -159,17 +160,19 @@ def accuracies_and_costs(
       By layer the step's processor time over the bare network's, the mean test
       accuracy, and half its 95% interval (0 with a single seed).
     """
-    costs = {"none": 1.0}
+    costs: dict[tuple[str, tuple[int, ...]], float] = {("none", ()): 1.0}
     for net in record["nets"]:
         if net["network"] == "digits":
-            costs |= {run["layer"]: run["cpu_to_none"][1] for run in net["runs"]}
-    if "rectangular" in costs:
-        costs["rectangular-moment"] = costs["rectangular"]
+            for run in net["runs"]:
+                costs[run["layer"], tuple(run["stages"])] = run["cpu_to_none"][1]
     points = {}
     for arm in digits["studies"].get("layers", ()):
         # "none-4000", "positionwise-trunk-stage2-4000"
-        layer = arm.split("-stage")[0] if "-stage" in arm else arm.rsplit("-", 1)[0]
-        cost = costs.get(layer.removesuffix("+loss"))
+        head, _ = arm.rsplit("-", 1)
+        layer, _, stage = head.partition("-stage")
+        # The costs know the moment predictor by its other name.
+        name = layer.removesuffix("+loss").replace("-moment", "")
+        cost = costs.get((name, tuple(map(int, stage))))
         found = [score(run, "test/accuracy") for run in digits["runs"][arm]]
         values = [value for value in found if value is not None]
         if cost is not None and values:

@@ -123,8 +123,13 @@ def test_timm_layers_are_measured_beside_ours():
 
 
 def test_accuracy_is_set_against_the_cost_of_the_same_layer(tmp_path):
-    run = {"layer": "rectangular", "cpu_to_none": [1.1, 1.2, 1.3]}
-    record = {"nets": [{"network": "digits", "runs": [run]}]}
+    # The accuracies are those of the layer after the second stage.
+    costs = {2: [1.1, 1.2, 1.3], 1: [1.3, 1.4, 1.5], 3: [1.0, 1.1, 1.2]}
+    measured = [
+        {"layer": "rectangular", "stages": [stage], "cpu_to_none": cost}
+        for stage, cost in costs.items()
+    ]
+    record = {"nets": [{"network": "digits", "runs": measured}]}
     arms = ["none-4000", "rectangular-moment+loss-stage2-4000", "other-stage2-4000"]
     runs = {
         arm: [{"test": {"accuracy": value}} for value in (0.7, 0.9)] for arm in arms
