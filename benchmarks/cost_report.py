@@ -183,14 +183,14 @@ def accuracies_and_costs(
 
 def draw_accuracy(points: dict[str, tuple[float, float, float]], path: Path) -> None:
     """Test accuracy on the digits against the cost of the training step."""
-    figure, axis = plt.subplots(figsize=(7, 4.5))
+    figure, axis = plt.subplots(figsize=(9, 4.5))
     for layer, (cost, mean, interval) in points.items():
         marker = "o" if layer.startswith("rectangular") else "s"
         axis.errorbar(cost, mean, interval, fmt=marker, capsize=3, label=layer)
     axis.set_xlabel("processor time of a training step / without attention")
     axis.set_ylabel("test accuracy, 95% interval over seeds")
     axis.set_title("Cluttered digits, 4,000 training images")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -76,8 +76,8 @@ class Options:
 
     layers: tuple[str, ...] = LAYERS
     """Attention layers by name."""
-    precision: str = "bf16"
-    """"bf16" or "float32"."""
+    precision: Literal["bf16", "float32"] = "bf16"
+    """Of the maps, and of the network's features."""
     batch: int = 128
     """Images of a batch."""
     no_network: bool = False
@@ -230,6 +230,8 @@ def main(arguments: list[str]) -> None:
             raise SystemExit(
                 f"--layers has no {name!r}; there are: {', '.join(LAYERS)}."
             )
+    if options.batch < 1:
+        raise SystemExit(f"--batch must be at least 1; got {options.batch}.")
     words, device = target()
     record = {
         "command": shlex.join(["python", "-m", "benchmarks.gpu_programs", *arguments]),

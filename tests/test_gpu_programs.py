@@ -72,6 +72,11 @@ def test_tables_and_figures_are_written(tmp_path, monkeypatch):
     assert "2x4x4x8 | squeeze-excite" in text
 
 
-def test_an_unknown_layer_is_refused_before_anything_is_compiled():
+def test_what_there_is_not_is_refused_before_anything_is_compiled(capsys):
     with pytest.raises(SystemExit, match="--layers has no 'cram'; there are: "):
         gpu_programs.main(["--layers", "cram"])
+    with pytest.raises(SystemExit, match="--batch must be at least 1"):
+        gpu_programs.main(["--batch", "0"])
+    with pytest.raises(SystemExit):
+        gpu_programs.main(["--precision", "bf1"])
+    assert "bf1" in capsys.readouterr().err

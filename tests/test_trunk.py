@@ -1,4 +1,4 @@
-"""The trunk against the same layers of flax, channels last."""
+"""The trunk against the same layers of flax."""
 
 import functools
 
