@@ -44,6 +44,7 @@ from train.equivariance_error import (
 from train.evaluation import Evaluator
 from train.experiment import make_experiment
 from train.feed import Feed
+from train.keys import Purpose, image_keys
 from train.metrics import layer_evidence
 from train.parallel import JitParallel
 from train.presets import preset
@@ -120,7 +121,7 @@ def supervised_step(
 ) -> TrainState:
     """One step of the optimiser, as `train.steps.train_step` but told the truth."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    keys = movement.example_keys(key, batch["label"].shape[0], None)
+    keys = image_keys(key, Purpose.MOVEMENT, batch["label"].shape[0], None)
     gradients, batch_stats = jax.grad(_loss, has_aux=True)(
         state.params, state.batch_stats, task, state.step, batch, keys, truth_weight
     )

@@ -18,7 +18,12 @@ import jax.numpy as jnp
 
 from cram_jax.rectangle import Rectangle, rectangle_area
 
-__all__ = ["mask_iou", "rectangle_intersection_area", "rotated_iou"]
+__all__ = [
+    "mask_iou",
+    "rectangle_intersection_area",
+    "rotated_iou",
+    "visible_fraction",
+]
 
 
 def rectangle_intersection_area(a: Rectangle, b: Rectangle) -> jax.Array:
@@ -175,3 +180,23 @@ def mask_iou(a: jax.typing.ArrayLike, b: jax.typing.ArrayLike) -> jax.Array:
     union = jnp.sum(jnp.maximum(a, b), axis=(-2, -1))
     some = union > 0
     return jnp.where(some, shared, 0.0) / jnp.where(some, union, 1.0)
+
+
+def visible_fraction(
+    rectangle: Rectangle, extent_x: float, extent_y: float
+) -> jax.Array:
+    """Area shared with the frame, over the smaller of both areas.
+
+    Args:
+      rectangle: rectangles `[...]`.
+      extent_x: half the width of the frame, see `map_extents`.
+      extent_y: half its height.
+
+    Returns:
+      `[...]` in [0, 1].
+    """
+    zero = jnp.zeros_like(rectangle.center_x)
+    frame = Rectangle(zero, zero, zero + extent_x, zero + extent_y, zero)
+    shared = rectangle_intersection_area(frame, rectangle)
+    smaller = jnp.minimum(rectangle_area(rectangle), 4 * extent_x * extent_y)
+    return shared / jnp.maximum(smaller, 1e-12)

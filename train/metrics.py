@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cram_jax.precision import at_least_float32
 from cram_jax.rectangle import Rectangle
 
 Sums = dict[str, Any]
@@ -25,6 +27,29 @@ _WINDOW_NAMES = (
     "steps",
 )
 _RECTANGLE_NAMES = ("center_x", "center_y", "half_width", "half_height")
+
+
+def weighted_sum(weight: jax.Array, values: jax.Array) -> jax.Array:
+    """Sum of `weight * values`, both `[B]`; what has no weight may hold anything.
+
+    Raises:
+      ValueError: if there is not one value per weight: `[B] * [B, K]` would broadcast.
+    """
+    if weight.shape != values.shape:
+        raise ValueError(
+            "There must be one value per image; got weights of shape"
+            f" {weight.shape} and values of shape {values.shape}."
+        )
+    return jnp.sum(jnp.where(weight > 0, weight * values, 0.0))
+
+
+def finite_record(values: Mapping[str, Any]) -> dict[str, float]:
+    """The values as floats, without those that are no finite numbers.
+
+    A score that could not be measured is left out, for any number would be wrong.
+    """
+    floats = {name: float(value) for name, value in values.items()}
+    return {name: value for name, value in floats.items() if math.isfinite(value)}
 
 
 def layer_evidence(intermediates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -76,17 +101,22 @@ def layer_sums(layer: Mapping[str, Any], weight: jax.Array) -> Sums:
         values |= {name: getattr(rectangle, name) for name in _RECTANGLE_NAMES}
         # Second moment of the centre: a layer stuck in one place shows as no spread.
         values["center_square"] = rectangle.center_x**2 + rectangle.center_y**2
-    return {name: jnp.sum(weight * value) for name, value in values.items()}
+    return {name: weighted_sum(weight, value) for name, value in values.items()}
 
 
 def window_record(window: Sums) -> dict[str, float]:
-    """The means of a fetched training window, by readable flat names."""
-    weight, steps = max(window["weight"], 1e-9), max(window["steps"], 1e-9)
-    record = {
+    """The means of a fetched training window, by readable flat names.
+
+    Means over images are left out if there was none.
+    """
+    weight, steps = float(window["weight"]), float(window["steps"])
+    record = {"gradient_norm": window["gradient_norm"] / steps} if steps else {}
+    if weight == 0:
+        return finite_record(record)
+    record |= {
         "loss": window["loss"] / weight,
         "cross_entropy": window["cross_entropy"] / weight,
         "accuracy": window["correct"] / weight,
-        "gradient_norm": window["gradient_norm"] / steps,
     }
     if window["equivariance"] != 0:
         record["equivariance_loss"] = window["equivariance"] / weight
@@ -97,7 +127,28 @@ def window_record(window: Sums) -> dict[str, float]:
             spread = max(means.pop("center_square") - fixed, 0.0) ** 0.5
             means["center_spread"] = spread
         record |= {f"{path}/{name}": value for name, value in means.items()}
-    return {name: float(value) for name, value in record.items()}
+    return finite_record(record)
+
+
+def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """How many classes a network puts before the label; of equal ones the first leads.
+
+    Args:
+      logits: `[B, classes]`.
+      labels: int `[B]`.
+
+    Returns:
+      int `[B]`; 0 where `argmax` is the label. All classes come before a label that is
+      none, and where logits are no finite numbers.
+    """
+    classes = logits.shape[-1]
+    known = (labels >= 0) & (labels < classes)
+    place = jnp.where(known, labels, 0)[:, None]
+    own = jnp.take_along_axis(logits, place, axis=-1)
+    ahead = (logits > own) | ((logits == own) & (jnp.arange(classes) < place))
+    # The largest of some values is not finite if one of them is NaN.
+    known &= jnp.isfinite(jnp.max(logits, axis=-1))
+    return jnp.where(known, jnp.sum(ahead, axis=-1), classes)
 
 
 def classification_sums(
@@ -108,24 +159,40 @@ def classification_sums(
     Args:
       logits: `[B, classes]`.
       labels: int `[B]`.
-      weight: `[B]`; 0 leaves a padding image out.
+      weight: `[B]`; 0 leaves a padding image out, whatever its logits and label.
+
+    Returns:
+      Sums by name. "not_finite" is the weight of images whose cross-entropy is no
+      finite number; they are neither in it nor in the bins. "correct_5" is there only
+      for more than 5 classes, because with fewer it is always right.
     """
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    own = jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)
-    above = jnp.sum(log_probabilities > own, axis=-1)
-    correct = (above < 1).astype(jnp.float32)
+    logits = at_least_float32(logits)
+    classes = logits.shape[-1]
+    log_probabilities = jax.nn.log_softmax(logits)
+    rank = label_rank(logits, labels)
+    known = (labels >= 0) & (labels < classes)
+    place = jnp.where(known, labels, 0)[:, None]
+    own = jnp.take_along_axis(log_probabilities, place, axis=-1)[:, 0]
+    finite = known & jnp.isfinite(own)
+    measured = jnp.where(finite, weight, 0.0)
+    correct = (rank < 1).astype(jnp.float32)
     confidence = jnp.exp(jnp.max(log_probabilities, axis=-1))
+    confidence = jnp.where(finite, confidence, 0.0)
     bins = jnp.clip(confidence * CALIBRATION_BINS, 0, CALIBRATION_BINS - 1)
-    member = jax.nn.one_hot(bins.astype(jnp.int32), CALIBRATION_BINS) * weight[:, None]
-    return {
+    member = jax.nn.one_hot(bins.astype(jnp.int32), CALIBRATION_BINS)
+    member *= measured[:, None]
+    sums = {
         "weight": jnp.sum(weight),
-        "cross_entropy": -jnp.sum(weight * own[:, 0]),
-        "correct": jnp.sum(weight * correct),
-        "correct_5": jnp.sum(weight * (above < 5)),
+        "not_finite": weighted_sum(weight, ~finite),
+        "cross_entropy": -weighted_sum(measured, own),
+        "correct": weighted_sum(weight, correct),
         "bin_weight": jnp.sum(member, axis=0),
         "bin_correct": jnp.sum(member * correct[:, None], axis=0),
         "bin_confidence": jnp.sum(member * confidence[:, None], axis=0),
     }
+    if classes > 5:
+        sums["correct_5"] = weighted_sum(weight, rank < 5)
+    return sums
 
 
 def classification_record(sums: Sums) -> dict[str, float]:
@@ -133,13 +200,22 @@ def classification_record(sums: Sums) -> dict[str, float]:
 
     The calibration error is the expected one of Guo et al. (2017), section 3: mean
     distance of confidence and accuracy over 15 equal bins, weighted by their counts.
+    Without images there is no score. Where the network gave some images logits that
+    are no finite numbers (or their label is no class), "images_not_finite" says how
+    many; they count as wrong, and cross-entropy and calibration are left out.
     """
-    weight = max(float(sums["weight"]), 1e-9)
-    gap = np.abs(np.asarray(sums["bin_correct"]) - np.asarray(sums["bin_confidence"]))
-    return {
-        "images": float(sums["weight"]),
-        "cross_entropy": float(sums["cross_entropy"]) / weight,
-        "accuracy": float(sums["correct"]) / weight,
-        "top_5": float(sums["correct_5"]) / weight,
-        "calibration_error": float(gap.sum()) / weight,
-    }
+    weight = float(sums["weight"])
+    record = {"images": weight}
+    if weight == 0:
+        return record
+    if not_finite := float(sums["not_finite"]):
+        record["images_not_finite"] = not_finite
+    else:
+        record["cross_entropy"] = float(sums["cross_entropy"]) / weight
+    record["accuracy"] = float(sums["correct"]) / weight
+    if "correct_5" in sums:
+        record["top_5"] = float(sums["correct_5"]) / weight
+    if not not_finite:
+        gaps = np.asarray(sums["bin_correct"]) - np.asarray(sums["bin_confidence"])
+        record["calibration_error"] = float(np.abs(gaps).sum()) / weight
+    return finite_record(record)

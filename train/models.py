@@ -15,6 +15,7 @@ from cram_jax.attention import sharpness_schedule
 from cram_jax.backbones import backbone
 from cram_jax.baselines import attention_factory
 from train.config import FitConfig, ModelConfig, SharpnessConfig
+from train.keys import Purpose
 
 
 def build_model(
@@ -72,7 +73,8 @@ def initial_variables(
         else None
     )
     init = jax.jit(model.init, compiler_options=options)
-    variables = init({"params": key, "dropout": key}, images)
+    dropout_key = jax.random.fold_in(key, Purpose.DROPOUT)
+    variables = init({"params": key, "dropout": dropout_key}, images)
     return {
         "params": variables["params"],
         "batch_stats": variables.get("batch_stats", {}),

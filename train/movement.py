@@ -9,16 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.coordinates import map_extents
-from cram_jax.equivariance import equivariance_loss
+from cram_jax.equivariance import equivariance_terms
 from cram_jax.similarity import Similarity, sample_similarity
 from cram_jax.warping import warp_image
 from train.sections import EquivarianceConfig
-
-
-def example_keys(key: jax.Array, count: int, axis_name: str | None) -> jax.Array:
-    """One key per image by its place in the global batch, however that is spread."""
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 
 
 def move_images(
@@ -38,14 +32,14 @@ def move_images(
     return warp_image(similarities, images, fill=config.fill), similarities
 
 
-def movement_loss(
+def movement_terms(
     config: EquivarianceConfig,
     evidence: Mapping[str, Mapping[str, Any]],
     similarities: Similarity,
     image_size: tuple[int, int],
     weight: jax.Array,
-) -> jax.Array:
-    """Mean distance of moved rectangles to those found in the moved images.
+) -> tuple[jax.Array, jax.Array]:
+    """Distances of moved rectangles to those found in the moved images.
 
     Args:
       config: names the metric.
@@ -53,6 +47,10 @@ def movement_loss(
       similarities: `[B]`, from originals to moved images.
       image_size: (height, width).
       weight: `[B]`, 0 for padding images.
+
+    Returns:
+      Sums over the pairs in sight and their weights, both `[layers]`; see
+      `cram_jax.equivariance.equivariance_terms`.
     """
     rectangles = {
         path: layer["rectangle"]
@@ -61,7 +59,7 @@ def movement_loss(
     }
     count = weight.shape[0]
     extent_x, extent_y = map_extents(*image_size)
-    return equivariance_loss(
+    return equivariance_terms(
         jax.tree.map(lambda leaf: leaf[:count], rectangles),
         jax.tree.map(lambda leaf: leaf[count:], rectangles),
         similarities,
