@@ -34,11 +34,13 @@ from cram_jax.equivariance import (
 from cram_jax.rectangle import Rectangle
 from cram_jax.similarity import Similarity, sample_similarity, transform_rectangle
 from cram_jax.warping import warp_image
-from train.metrics import Sums
+from train.metrics import Sums, finite_record, weighted_sum
 from train.steps import observe, unit_range
 from train.task import Task
 
 PICTURE = "equivariance.png"
+# How many pairs of an image and a moved image the scores are means over.
+PAIRS = "images_in_sight"
 BATCH = 100
 # The ranges of the mixed set and of the curves: angle in radians, shift where the
 # longer side of the image spans 2, so that 0.5 is a quarter of it.
@@ -114,19 +116,24 @@ def _sums(task: Task, variables, step, batch, similarity: Similarity) -> Sums:
         first = jax.tree.map(lambda leaf: leaf[:count], layer)
         second = jax.tree.map(lambda leaf: leaf[count:], layer)
         for name, value in _layer_scores(first, second, similarity).items():
-            sums[f"{path}/{name}"] = jnp.sum(jnp.where(weight > 0, weight * value, 0))
+            sums[f"{path}/{name}"] = weighted_sum(weight, value)
     return sums
 
 
 def _scores(score: Callable, images: Sequence[Batch], movement: Callable) -> Scores:
-    """Means over all images; `movement(i, batch)` gives the similarities of batch i."""
+    """Means over all pairs in sight, and how many there are, under PAIRS.
+
+    `movement(i, batch)` gives the similarities of batch i. Without a pair in sight
+    there is no score.
+    """
     sums = [
         jax.device_get(score(batch, movement(index, batch)))
         for index, batch in enumerate(images)
     ]
     total = jax.tree.map(lambda *leaves: float(np.sum(leaves)), *sums)
-    weight = max(total.pop("weight"), 1e-9)
-    return {name: value / weight for name, value in total.items()}
+    weight = total.pop("weight")
+    means = {name: value / weight for name, value in total.items()} if weight else {}
+    return {PAIRS: weight} | finite_record(means)
 
 
 def equivariance_scores(
@@ -143,7 +150,8 @@ def equivariance_scores(
     Returns:
       The mean scores by `LAYER/NAME` where each image is moved by its own random
       similarity (always the same ones), and for each of `angle`, `scale` and `shift`
-      the scores at each value, which is under the axis's own name.
+      the scores at each value, which is under the axis's own name. Both come with
+      the number of pairs in sight, "images_in_sight"; without any they hold no score.
     """
     score = jax.jit(partial(_sums, task, variables, step))
 
@@ -182,17 +190,19 @@ def draw_curves(curves: Mapping[str, Sequence[Scores]], path: Path) -> None:
     )
     for panel, (axis, points) in zip(panels, curves.items(), strict=True):
         places = [point[axis] for point in points]
-        names = [name for name in points[0] if name != axis and "_still" not in name]
+        scores = {name: None for point in points for name in point if "/" in name}
+        names = [name for name in scores if not name.endswith("_still")]
         for index, name in enumerate(names):
             color, label = f"C{index}", name.replace("equivariance_", "")
-            values = [point[name] for point in points]
-            still = [point[f"{name}_still"] for point in points]
+            values = [point.get(name, np.nan) for point in points]
+            still = [point.get(f"{name}_still", np.nan) for point in points]
             panel.plot(places, values, color=color, marker="o", label=label)
             panel.plot(places, still, ":", color=color, label=f"{label}, if it stayed")
         panel.set_xlabel(_CURVES[axis][0])
         panel.set_ylim(0, 1)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("IoU: moved mask, mask of moved image")
-    panels[-1].legend(fontsize="small")
+    if panels[-1].lines:
+        panels[-1].legend(fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)

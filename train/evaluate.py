@@ -34,7 +34,7 @@ def scores_table(scores: Mapping[str, float], title: str) -> Table:
     table.add_column("value", justify="right")
     for name, value in scores.items():
         layer, _, score = name.rpartition("/")
-        shown = f"{value:,.0f}" if score == "images" else f"{value:.4f}"
+        shown = f"{value:,.0f}" if score.startswith("images") else f"{value:.4f}"
         table.add_row(layer, score.replace("_", " "), shown)
     return table
 

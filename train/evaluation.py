@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from train.errors import UserError
 from train.localization import localization_record
 from train.metrics import classification_record
 from train.parallel import Parallel
@@ -34,12 +35,21 @@ class Evaluator:
           variables: placed, as `TrainState.evaluated_variables` gives them.
           step: placed; it decides the sharpness.
           batches: padded, this process's part of each.
+
+        Returns:
+          Finite numbers only: a score that nothing was known for is left out, and
+          `images`, `attention2/images_with_truth` say how many images there were.
+
+        Raises:
+          UserError: if there is no batch.
         """
         # Kept on the devices until the end: a fetch in between would wait.
         sums = [
             self._step(variables, step, self._parallel.place_batch(batch))
             for batch in batches
         ]
+        if not sums:
+            raise UserError("There are no images to evaluate; got an empty split.")
         fetched = jax.device_get([self._parallel.fetchable(each) for each in sums])
         total = jax.tree.map(lambda *leaves: np.sum(leaves, 0, np.float64), *fetched)
         record = classification_record(total["classification"])

@@ -31,14 +31,47 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones.positions import (
+    Grid,
     mask_on_image,
     rectangle_on_image,
     stage_grids,
 )
 from cram_jax.overlap import mask_iou, rotated_iou
+from cram_jax.precision import at_least_float32
 from cram_jax.rectangle import Rectangle, rectangle_hull
 from cram_jax.rendering import render_hard_mask
-from train.metrics import Sums
+from train.metrics import Sums, finite_record, weighted_sum
+
+
+def _grids_of_layer(
+    stages: list[tuple[Grid, Grid]], path: str, shape: tuple[int, ...]
+) -> tuple[Grid, Grid]:
+    """The grids along y and x of the map that a layer's mask `[B, h, w]` lies on.
+
+    The size of the mask must confirm the stage that the path names; it alone decides
+    where the path names none.
+
+    Raises:
+      ValueError: if it is not known where the layer is.
+    """
+    fitting = [grids for grids in stages if _size(grids) == tuple(shape[1:])]
+    if number := re.search(r"\d+", path):
+        stage = int(number.group())
+        named = stages[stage - 1 : stage] if stage else []
+        fitting = [grids for grids in named if grids in fitting]
+    if len(set(fitting)) == 1:
+        return fitting[0]
+    sizes = ", ".join(f"{n}: {_size(g)}" for n, g in enumerate(stages, start=1))
+    raise ValueError(
+        f"It is not known where the attention layer {path!r} looks, so it cannot be"
+        f" scored: its mask has {tuple(shape[1:])} pixels, and the maps of the"
+        f" network's stages have {sizes}. Name the layer attentionN after the stage N"
+        " whose map it gates."
+    )
+
+
+def _size(grids: tuple[Grid, Grid]) -> tuple[int, int]:
+    return grids[0].pixels, grids[1].pixels
 
 
 def evidence_on_image(
@@ -49,18 +82,22 @@ def evidence_on_image(
     Args:
       network: that the layers are in.
       evidence: as `metrics.layer_evidence` gives it; the first number in a layer's
-        path is that of its stage.
+        path is that of its stage. Without a number the size of its mask tells.
       height: of the images in pixels.
-      width: likewise.
+      width: of the images in pixels.
+
+    Raises:
+      ValueError: for a network, or a layer in it, whose place is not known.
     """
-    moved = {}
+    moved: dict[str, dict[str, Any]] = {}
+    if not evidence:
+        return moved
+    sides = stage_grids(network, height), stage_grids(network, width)
+    stages = list(zip(*sides, strict=True))
     for path, layer in evidence.items():
-        number = re.search(r"\d+", path)
-        stage = int(number.group()) - 1 if number else 0
-        sides = stage_grids(network, height), stage_grids(network, width)
-        grids = sides[0][stage], sides[1][stage]
+        grids = _grids_of_layer(stages, path, layer["mask"].shape)
         moved[path] = dict(layer)
-        mask = layer["mask"].astype(jnp.float32)
+        mask = at_least_float32(layer["mask"])
         moved[path]["mask"] = mask_on_image(mask, grids, height, width)
         if "rectangle" in layer:
             found = layer["rectangle"]
@@ -106,7 +143,7 @@ def _lies_on(mask: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 def _mask_scores(mask: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
     """Scores of soft masks `[B, h, w]` against objects `[B, H, W]`."""
     shape = target.shape
-    mask = jax.image.resize(mask.astype(jnp.float32), shape, "linear")
+    mask = jax.image.resize(at_least_float32(mask), shape, "linear")
     low = jnp.min(mask, axis=(1, 2), keepdims=True)
     high = jnp.max(mask, axis=(1, 2), keepdims=True)
     total = jnp.maximum(jnp.sum(mask, axis=(1, 2)), 1e-9)
@@ -157,35 +194,38 @@ def localization_sums(
       Sums by name, with "weight" (images) and "truth_weight" (images with truth).
     """
     weight = batch["weight"]
-    area = jnp.mean(layer["mask"].astype(jnp.float32), axis=(1, 2))
-    sums = {"weight": jnp.sum(weight), "mask_area": jnp.sum(weight * area)}
+    area = jnp.mean(at_least_float32(layer["mask"]), axis=(1, 2))
+    sums = {"weight": jnp.sum(weight), "mask_area": weighted_sum(weight, area)}
     if truth == "none":
         return sums
     true = Rectangle.from_array(batch["rectangle"])
     target = _object_mask(batch, true)
     scores = _mask_scores(layer["mask"], target)
     if "rectangle" in layer:
-        found = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), layer["rectangle"])
+        found = jax.tree.map(at_least_float32, layer["rectangle"])
         scores |= _rectangle_scores(found, true, target, truth)
     known = weight * batch["rectangle_weight"]
-    # A padding image may hold anything, also what makes a score NaN.
-    sums |= {
-        name: jnp.sum(jnp.where(known > 0, known * value, 0.0))
-        for name, value in scores.items()
-    }
+    if truth == "mask":
+        # An empty mask is of an object that nobody outlined, or out of the view.
+        known *= jnp.any(target, axis=(1, 2))
+    sums |= {name: weighted_sum(known, value) for name, value in scores.items()}
     return sums | {"truth_weight": jnp.sum(known)}
 
 
 def localization_record(sums: Sums) -> dict[str, float]:
-    """Means from the fetched sums of one layer."""
-    area = float(sums["mask_area"]) / max(float(sums["weight"]), 1e-9)
-    record = {"mask_area": area}
+    """Means from the fetched sums of one layer.
+
+    Where the data set may know objects, "images_with_truth" says of how many images it
+    does; the scores against the truth are means over those, and left out if it is 0.
+    """
+    weight, known = float(sums["weight"]), float(sums.get("truth_weight", 0.0))
+    record = {"mask_area": sums["mask_area"] / weight} if weight else {}
     if "truth_weight" in sums:
-        known = max(float(sums["truth_weight"]), 1e-9)
-        skipped = ("weight", "truth_weight", "mask_area")
+        record["images_with_truth"] = known
+    if known:
         record |= {
-            name: float(value) / known
+            name: value / known
             for name, value in sums.items()
-            if name not in skipped
+            if name not in ("weight", "truth_weight", "mask_area")
         }
-    return record
+    return finite_record(record)

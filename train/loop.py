@@ -162,7 +162,7 @@ class Loop:
         values["sharpness"] = float(sharpness)
         self._logged_at, self._logged_step = now, self.step
         self._write("train", values)
-        shown = {name: values[name] for name in _SHOWN}
+        shown = {name: values[name] for name in _SHOWN if name in values}
         self._display.training(self.step, shown, now - self._started)
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
@@ -210,7 +210,7 @@ class Loop:
             "scores": self._scores,
             "config": to_dict(self._config),
         }
-        score = self._scores["accuracy"] if self._evaluates() else None
+        score = self._scores.get("accuracy") if self._evaluates() else None
         state = self._experiment.parallel.fetchable(self.state)
         self._checkpoints.save(self.step, state, record, score)
 

@@ -204,18 +204,18 @@ def classification_record(sums: Sums) -> dict[str, float]:
     are no finite numbers (or their label is no class), "images_not_finite" says how
     many; they count as wrong, and cross-entropy and calibration are left out.
     """
-    weight = float(sums["weight"])
-    record = {"images": weight}
+    weight, not_finite = float(sums["weight"]), float(sums["not_finite"])
     if weight == 0:
-        return record
-    if not_finite := float(sums["not_finite"]):
-        record["images_not_finite"] = not_finite
-    else:
-        record["cross_entropy"] = float(sums["cross_entropy"]) / weight
-    record["accuracy"] = float(sums["correct"]) / weight
+        return {"images": 0.0}
+    gaps = np.asarray(sums["bin_correct"]) - np.asarray(sums["bin_confidence"])
+    means = {
+        "cross_entropy": sums["cross_entropy"] / weight,
+        "accuracy": sums["correct"] / weight,
+        "calibration_error": np.abs(gaps).sum() / weight,
+    }
     if "correct_5" in sums:
-        record["top_5"] = float(sums["correct_5"]) / weight
-    if not not_finite:
-        gaps = np.asarray(sums["bin_correct"]) - np.asarray(sums["bin_confidence"])
-        record["calibration_error"] = float(np.abs(gaps).sum()) / weight
-    return finite_record(record)
+        means["top_5"] = sums["correct_5"] / weight
+    if not_finite:
+        del means["cross_entropy"], means["calibration_error"]
+        means["images_not_finite"] = not_finite
+    return finite_record({"images": weight} | means)
