@@ -17,7 +17,7 @@ __all__ = ["gaussian_distance_squared", "rectangle_distance"]
 
 def _safe_sqrt(squared: jax.Array) -> jax.Array:
     """Square root of a non-negative number, with gradient 0 (not infinity) at 0."""
-    positive = squared > 0
+    positive = ~(squared <= 0)  # what is no number stays none
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
 
 
@@ -58,7 +58,7 @@ def gaussian_distance_squared(a: Rectangle, b: Rectangle) -> jax.Array:
     root = _safe_sqrt(jnp.maximum(trace_of_product, 0) + 2 * root_a * root_b)
     divisor = trace_a + trace_b + 2 * root
     # Below, the square of its inverse overflows in the gradient.
-    positive = divisor > 1e-18
+    positive = ~(divisor <= 1e-18)
     # Two rectangles of no size have no shape to compare.
     shapes = jnp.where(positive, shapes / jnp.where(positive, divisor, 1.0), 0.0)
     return centers + shapes

@@ -92,6 +92,7 @@ def _mask_distance(a: Rectangle, b: Rectangle, window: float) -> jax.Array:
     mask_a, mask_b = mask(a), mask(b)
     difference = jnp.sum((mask_a - mask_b) ** 2, axis=(-2, -1))
     total = jnp.sum(mask_a**2 + mask_b**2, axis=(-2, -1))
-    # Two rectangles out of sight of the grid have nothing to compare.
-    some = total > 1e-12
+    # Two rectangles out of sight of the grid have nothing to compare. (A total that is
+    # no number is not 0: what cannot be compared must not look equal.)
+    some = ~(total <= 1e-12)
     return jnp.where(some, difference, 0.0) / jnp.where(some, total, 1.0)

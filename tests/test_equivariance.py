@@ -13,7 +13,9 @@ from cram_jax.equivariance import (
     equivariance_distance,
     equivariance_iou,
     equivariance_loss,
+    equivariance_terms,
     mask_equivariance_iou,
+    mean_of_terms,
 )
 from cram_jax.rectangle import Rectangle
 from cram_jax.rendering import render_mask
@@ -340,3 +342,107 @@ def test_mask_equivariance_iou_of_exact_and_of_unmoved_masks(shape):
     outside = inside_mask(moves, *shape) == 0
     spoilt = jnp.where(outside, 1.0, masks(exact))
     assert_close(mask_iou_after_move(masks(first), spoilt, moves), values, atol=1e-6)
+
+
+def several_per_image(images, per_image, seed):
+    array = np.float32(rectangles(seed, images * per_image))
+    return as_rectangle(array.reshape(images, per_image, 5))
+
+
+# 4 and 4: lined up from the right, values of images would meet rectangles unnoticed.
+@pytest.mark.parametrize("per_image", [3, 4])
+def test_values_of_images_meet_all_rectangles_of_their_image(per_image):
+    first, second = (several_per_image(4, per_image, seed) for seed in (18, 19))
+    moves, weights = similarities(count=4), np.array([1, 0, 1, 1], np.float32)
+    found = loss(first, second, moves, weights=weights, min_inside=0.3)
+
+    def flat(tree):
+        return jax.tree.map(lambda leaf: jnp.reshape(leaf, -1), tree)
+
+    def repeated(tree):
+        return jax.tree.map(lambda leaf: jnp.repeat(leaf, per_image), tree)
+
+    each = flat(first), flat(second), repeated(moves)
+    expected = loss(*each, weights=np.repeat(weights, per_image), min_inside=0.3)
+    assert_close(found, expected)
+    for score in (equivariance_iou, equivariance_distance):
+        order = (0, 1, 2)
+        values = score(*(first, second, moves))
+        assert values.shape == (4, per_image)
+        assert_close(values.ravel(), score(*(each[i] for i in order)), atol=1e-5)
+    masks = [masks_of(each, 16, 16, sharpness=9.0) for each in (first, second)]
+    values = mask_equivariance_iou(*masks, moves)
+    pairs = [mask.reshape(-1, 16, 16) for mask in masks]
+    assert_close(values.ravel(), mask_equivariance_iou(*pairs, repeated(moves)))
+    own = np.float32(np.arange(4 * per_image).reshape(4, per_image) % 3 > 0)
+    found = loss(first, second, moves, weights=own, min_inside=0.3)
+    assert_close(found, loss(*each, weights=own.ravel(), min_inside=0.3))
+
+
+def test_values_that_belong_to_no_image_are_refused():
+    one, several = (several_per_image(4, count, 20) for count in (1, 4))
+    single = jax.tree.map(lambda leaf: leaf[:, 0], one)
+    moves = similarities(count=4)
+    with pytest.raises(ValueError, match=r"weights \(4, 4\) do not fit .* \(4,\)"):
+        equivariance_loss(single, single, moves, weights=np.ones((4, 4)))
+    with pytest.raises(ValueError, match=r"weights \(3,\) do not fit"):
+        equivariance_loss(several, several, moves, weights=np.ones(3))
+    with pytest.raises(ValueError, match=r"similarities \(3,\) do not fit"):
+        equivariance_loss(several, several, similarities(count=3))
+    with pytest.raises(ValueError, match=r"\(4,\) and moved rectangles \(4, 4\)"):
+        equivariance_loss(single, several, moves)
+
+
+@all_choices
+def test_sums_of_parts_make_the_mean_of_the_whole(metric, relative):
+    first, second = (as_rectangle(np.float32(rectangles(s))) for s in (21, 22))
+    far = dataclasses.replace(first, center_x=first.center_x + 1.4)
+    layers, moved = {"a": first, "b": far}, {"a": second, "b": second}
+    weights = np.float32(np.arange(COUNT) != 2)
+    options = {"metric": metric, "relative": relative, "min_inside": 0.5}
+    expected = loss(layers, moved, similarities(), weights=weights, **options)
+    total = jnp.zeros((2, 2))
+    for rows in ([0], [1, 2, 3], [4, 5, 6, 7]):
+        part = jax.tree.map(
+            lambda leaf, rows=rows: leaf[np.array(rows)],
+            (layers, moved, similarities()),
+        )
+        terms = equivariance_terms(*part, weights=weights[np.array(rows)], **options)
+        total += jnp.stack(terms)
+    assert 0 < total[1, 1] < total[1, 0] <= 7
+    assert_close(mean_of_terms(*total), expected)
+
+
+@all_choices
+def test_pairs_without_weight_may_hold_anything_and_others_may_not(metric, relative):
+    first, second = (np.float32(rectangles(seed)) for seed in (23, 24))
+    weights = np.float32(np.arange(COUNT) < 5)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def value_and_gradients(first, second, weights):
+        return equivariance_loss(
+            as_rectangle(first),
+            as_rectangle(second),
+            similarities(),
+            metric=metric,
+            relative=relative,
+            weights=weights,
+        )
+
+    expected = value_and_gradients(first, second, weights)
+    for junk in (np.nan, np.inf, 1e38):
+        spoilt = [array.copy() for array in (first, second)]
+        for array in spoilt:
+            array[5:] = junk
+        found = value_and_gradients(*spoilt, weights)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    spoilt[0][0] = np.nan
+    assert np.isnan(value_and_gradients(*spoilt, weights)[0])
+
+
+def test_fractions_of_weight_make_a_mean():
+    first, second = (as_rectangle(np.float32(rectangles(s))) for s in (25, 26))
+    moves = similarities()
+    full = loss(first, second, moves, weights=np.ones(COUNT, np.float32))
+    assert_close(loss(first, second, moves, weights=np.full(COUNT, 0.01)), full)

@@ -1,6 +1,7 @@
 """Equivariance error of networks whose error is known beforehand."""
 
 import dataclasses
+import json
 
 import flax.linen as nn
 import jax
@@ -79,12 +80,14 @@ def batch(count=6):
     }
 
 
-def scores_of(moves):
+def scores_of(moves, images=None, **changes):
     task = tiny_experiment(tiny_config(), JitParallel()).task
     task = dataclasses.replace(
         task, model=Net(moves), schedule=lambda _: {}, mean=(0.0,) * 3, std=(0.5,) * 3
     )
-    return equivariance_scores(task, {}, jnp.zeros((), jnp.int32), [batch(), batch()])
+    task = dataclasses.replace(task, **changes)
+    images = [batch(), batch()] if images is None else images
+    return equivariance_scores(task, {}, jnp.zeros((), jnp.int32), images)
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +130,34 @@ def test_without_movement_every_mask_scores_one(exact, fixed):
 def test_curves_are_drawn(exact, tmp_path):
     draw_curves(exact[1], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_the_number_of_pairs_in_sight_comes_with_the_scores(exact):
+    mixed, curves = exact
+    # Ten images without padding; shifted by a quarter of the side, some are half out.
+    assert 0 < mixed["images_in_sight"] <= 10
+    middle = curves["shift"][len(curves["shift"]) // 2]
+    assert middle["images_in_sight"] == 10
+
+
+def test_without_a_pair_in_sight_there_is_no_score(tmp_path):
+    nothing = batch()
+    nothing["weight"][:] = 0
+    mixed, curves = scores_of(False, [nothing])
+    assert mixed == {"images_in_sight": 0}
+    for axis, points in curves.items():
+        assert all(point.keys() == {axis, "images_in_sight"} for point in points)
+    draw_curves(curves, tmp_path / "empty.png")
+
+
+def test_curves_are_drawn_where_some_points_have_no_score(tmp_path):
+    corner = batch()
+    # In sight where it is, out of sight when shifted to the right.
+    corner["rectangle"][:] = [0.95, 0, 0.1, 0.1, 0]
+    mixed, curves = scores_of(False, [corner])
+    shown = [point["images_in_sight"] for point in curves["shift"]]
+    assert shown[0] == 5
+    assert shown[-1] == 0
+    assert "look/equivariance_iou" not in curves["shift"][-1]
+    json.dumps((mixed, curves), allow_nan=False)
+    draw_curves(curves, tmp_path / "curves.png")

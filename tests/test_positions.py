@@ -137,6 +137,37 @@ def test_the_stage_is_read_from_the_path_and_other_networks_are_refused():
         positions.stage_grids(nn.Dense(1), 8)
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["attention0", "attention5", "attention1", "look3/attention2", "conv2d/look"],
+)
+def test_a_layer_that_its_path_puts_where_its_mask_does_not_fit_is_refused(path):
+    # The stages' maps have 16, 8, 4 and 2 pixels.
+    mask = jnp.ones((1, 5, 5)) if path == "conv2d/look" else jnp.ones((1, 8, 8))
+    with pytest.raises(ValueError, match=f"not known where .*'{path}'.*2: \\(8, 8\\)"):
+        evidence_on_image(backbone("resnet18")(2), {path: {"mask": mask}}, 64, 64)
+
+
+@pytest.mark.parametrize(("side", "stage"), [(16, 1), (8, 2), (4, 3)])
+def test_without_a_number_the_size_of_the_mask_tells_the_stage(side, stage):
+    network = backbone("resnet18")(2)
+    mask = jax.random.uniform(jax.random.key(0), (1, side, side))
+    named = {f"attention{stage}": {"mask": mask}, "gate": {"mask": mask}}
+    moved = evidence_on_image(network, named, 64, 64)
+    assert_close(moved["gate"]["mask"], moved[f"attention{stage}"]["mask"])
+
+
+def test_without_a_number_two_stages_of_one_size_leave_the_place_open():
+    # Stages 2 and 3 are of one size, but of two offsets with torch's padding.
+    network = backbone("resnet18")(2)
+    grids = positions.stage_grids(network, 1)
+    assert len({grid.pixels for grid in grids}) == 1
+    layer = {"mask": jnp.ones((1, 1, 1))}
+    with pytest.raises(ValueError, match="not known where"):
+        evidence_on_image(network, {"gate": layer}, 1, 1)
+    assert "attention2" in evidence_on_image(network, {"attention2": layer}, 1, 1)
+
+
 class Fixed(nn.Module):
     """Predicts the pixel in row 1 and column 2 of a 3 x 3 map."""
 

@@ -1,5 +1,7 @@
 """Scores against hand-made cases and independent implementations."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,9 @@ from train.metrics import (
     classification_record,
     classification_sums,
     empty_window,
+    label_rank,
     layer_sums,
+    weighted_sum,
     window_record,
 )
 
@@ -54,6 +58,80 @@ def test_padding_changes_no_score_even_if_its_logits_are_not_numbers():
     labels = np.array([0, 1, 2, 0, 1, 2])
     weight = np.array([1, 1, 1, 1, 0, 0], np.float32)
     assert scores_of(logits, labels, weight) == scores_of(logits[:4], labels[:4])
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("label", [-1, 3, 255, 2**31 - 1])
+def test_what_has_no_weight_changes_no_score_whatever_it_holds(junk, label):
+    logits = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    expected = scores_of(logits[:4], labels[:4])
+    logits[4:], labels[4:] = junk, label
+    weight = np.array([1, 1, 1, 1, 0, 0], np.float32)
+    assert scores_of(logits, labels, weight) == expected
+
+
+def test_of_equal_logits_the_first_class_is_the_prediction():
+    # A network that says the same of everything is right about one class of three.
+    labels = np.array([0, 1, 2, 2])
+    logits = np.zeros((4, 3), np.float32)
+    assert scores_of(logits, labels)["accuracy"] == np.mean(labels == 0)
+    generator = np.random.default_rng(2)
+    coarse = generator.integers(0, 3, (200, 9)).astype(np.float32)
+    labels = generator.integers(0, 9, 200)
+    rank = label_rank(jnp.asarray(coarse), jnp.asarray(labels))
+    # A stable sort from the largest on keeps equal ones in their order.
+    order = np.argsort(-coarse, axis=-1, kind="stable")
+    np.testing.assert_array_equal(rank, np.argmax(order == labels[:, None], -1))
+    predicted = np.argmax(coarse, axis=-1)
+    assert scores_of(coarse, labels)["accuracy"] == pytest.approx(
+        np.mean(predicted == labels), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, [0.0, np.nan, 0.0], -np.inf])
+def test_logits_that_are_no_numbers_are_wrong_and_counted(spoilt):
+    logits = np.float32([[3, 0, 0], [0, 3, 0], [0, 0, 3]])
+    logits[0] = spoilt
+    scores = scores_of(logits, np.array([0, 1, 2]))
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["images_not_finite"] == 1
+    assert "cross_entropy" not in scores
+    assert "calibration_error" not in scores
+    json.dumps(scores, allow_nan=False)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_never_right(label):
+    scores = scores_of(np.float32([[0, 0, 3], [0, 3, 0]]), np.array([label, 1]))
+    assert scores["accuracy"] == 0.5
+    assert scores["images_not_finite"] == 1
+
+
+@pytest.mark.parametrize(("classes", "given"), [(2, False), (5, False), (6, True)])
+def test_the_best_five_of_five_classes_are_no_score(classes, given):
+    logits = np.random.default_rng(3).normal(size=(8, classes)).astype(np.float32)
+    assert ("top_5" in scores_of(logits, np.zeros(8, int))) == given
+
+
+def test_without_images_there_is_no_score():
+    logits = np.full((2, 3), np.nan, np.float32)
+    assert scores_of(logits, np.zeros(2, int), np.zeros(2)) == {"images": 0}
+    layer = rectangular([[0.0, 0.0, 0.5, 0.5, 0.0]], np.ones((1, 6, 6)))
+    window = jax.device_get(empty_window({"attention1": layer}))
+    assert window_record(window) == {}
+    assert window_record(window | {"steps": 1.0}) == {"gradient_norm": 0}
+
+
+def test_values_per_rectangle_are_not_summed_by_weights_of_images():
+    weight = jnp.ones(4)
+    for shape in ((4, 4), (4, 1), ()):
+        with pytest.raises(ValueError, match=r"one value per image; got .* \(4,\)"):
+            weighted_sum(weight, jnp.ones(shape))
+    several = jnp.ones((4, 4, 5)) / 2
+    layer = {"rectangle": Rectangle.from_array(several), "mask": jnp.ones((4, 6, 6))}
+    with pytest.raises(ValueError, match="one value per image"):
+        layer_sums(layer, weight)
 
 
 def batch_with(rectangle, side=48, **more):
@@ -141,6 +219,45 @@ def test_images_without_truth_or_weight_do_not_count_in_localization():
     )
     scores = localization(rectangular(found, np.ones((3, 6, 6))), batch, "rotated")
     assert scores["iou"] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("truth", ["rotated", "box", "mask"])
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_scores_are_means_over_images_with_truth_and_absent_without(truth, known):
+    true = [[0.0, 0.0, 0.5, 0.5, 0.0]] * 3
+    found = [[0.0, 0.0, 0.5, 0.5, 0.0]] * 3
+    weight = jnp.array([1.0, 1.0, 0.0])
+    has_truth = jnp.float32(jnp.array([known > 0, known > 1, True]))
+    outlines = jnp.zeros((3, 48, 48), jnp.uint8).at[:, 12:36, 12:36].set(1)
+    batch = batch_with(
+        true, weight=weight, rectangle_weight=has_truth, object_mask=outlines
+    )
+    layer = rectangular(found, np.ones((3, 6, 6)))
+    scores = localization(layer, batch, truth)
+    assert scores["images_with_truth"] == known
+    assert scores["mask_area"] == 1
+    if known == 0:
+        assert scores.keys() == {"mask_area", "images_with_truth"}
+    else:
+        assert scores["iou"] == pytest.approx(1.0, abs=1e-4)
+        assert scores["center_error"] == 0
+    json.dumps(scores, allow_nan=False)
+
+
+def test_an_object_without_outline_is_not_scored_by_its_outline():
+    outlines = jnp.zeros((2, 48, 48), jnp.uint8).at[0, 12:36, 12:36].set(1)
+    same = [[0.0, 0.0, 0.5, 0.5, 0.0]] * 2
+    batch = batch_with(same, object_mask=outlines)
+    scores = localization(rectangular(same, np.ones((2, 6, 6))), batch, "mask")
+    assert scores["images_with_truth"] == 1
+    assert scores["iou"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_without_images_a_layer_has_no_score():
+    batch = batch_with([[np.nan] * 5], weight=jnp.zeros(1))
+    layer = rectangular([[np.nan] * 5], np.full((1, 6, 6), np.nan))
+    assert localization(layer, batch, "box") == {"images_with_truth": 0}
+    assert localization(layer, batch, "none") == {}
 
 
 def test_the_training_window_gives_means_and_the_spread_of_centres():

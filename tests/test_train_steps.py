@@ -1,6 +1,7 @@
 """The train step under every setting: traced, where tracing already tells."""
 
 import dataclasses
+import json
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from tests.checks import assert_close, assert_tree_finite
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
 from train.errors import UserError
+from train.evaluation import Evaluator
 from train.metrics import NEVER
 from train.parallel import JitParallel
 from train.sections import (
@@ -113,3 +115,58 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others():
     first, same, other = (state.params["head"]["dense"]["kernel"] for state in states)
     assert_close(first, same, atol=0, rtol=0)
     assert np.abs(np.asarray(first) - np.asarray(other)).max() > 1e-3
+
+
+def test_a_batch_of_nothing_but_unreadable_images_moves_nothing():
+    config = {"equivariance": EquivarianceConfig(weight=1.0, warmup_fraction=0.0)}
+    for parts in (1, 2):
+        rule = OptimizerConfig(name="sgd", weight_decay=0.0, accumulate=parts)
+        experiment = experiment_of(optimizer=rule, **config)
+        state, batch = experiment.initial_state(), random_batch(0, 8)
+        batch["weight"][:] = 0
+        after = jax.jit(partial(train_step, experiment.task))(state, batch)
+        jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+        assert int(after.window["bad_loss_step"]) == NEVER
+        assert int(after.window["bad_gradient_step"]) == NEVER
+        assert float(after.window["weight"]) == 0
+
+
+@pytest.mark.parametrize("label", [-1, 3, 255])
+def test_a_label_that_is_no_class_is_not_learnt_in_silence(label):
+    experiment = experiment_of()
+    batch = random_batch(0, 8)
+    batch["label"][5] = label
+    step = jax.jit(partial(train_step, experiment.task))
+    state = step(experiment.initial_state(), batch)
+    assert int(state.window["bad_loss_step"]) == 1
+    batch["weight"][5] = 0
+    state = step(experiment.initial_state(), batch)
+    assert_tree_finite((state.params, state.window))
+
+
+def test_a_set_without_truth_in_one_split_is_scored_without_it():
+    experiment = experiment_of()
+    state = experiment.initial_state()
+    evaluator = Evaluator(experiment.task, experiment.parallel)
+
+    def scores(known, weight=1.0):
+        batch = random_batch(0, 8)
+        batch["rectangle_weight"][known:] = 0
+        batch["weight"][:] = weight
+        return evaluator.scores(state.evaluated_variables(), state.step, [batch])
+
+    names = {"iou", "corloc", "pointing", "center_error", "mass_on_object", "mask_iou"}
+    for known in (8, 3, 0):
+        found = scores(known)
+        given = {name.rpartition("/")[2] for name in found}
+        assert found["attention1/images_with_truth"] == known
+        assert (given & names) == (names if known else set())
+        json.dumps(found, allow_nan=False)
+    assert scores(0, weight=0.0) == {"images": 0, "attention1/images_with_truth": 0}
+    with pytest.raises(UserError, match="no images to evaluate"):
+        evaluator.scores(state.evaluated_variables(), state.step, [])
+    spoilt = jax.tree.map(lambda leaf: leaf * jnp.nan, state.evaluated_variables())
+    found = evaluator.scores(spoilt, state.step, [random_batch(0, 8)])
+    assert found["accuracy"] == 0
+    assert found["images_not_finite"] == 8
+    json.dumps(found, allow_nan=False)
