@@ -366,10 +366,9 @@ def test_values_of_images_meet_all_rectangles_of_their_image(per_image):
     expected = loss(*each, weights=np.repeat(weights, per_image), min_inside=0.3)
     assert_close(found, expected)
     for score in (equivariance_iou, equivariance_distance):
-        order = (0, 1, 2)
-        values = score(*(first, second, moves))
+        values = score(first, second, moves)
         assert values.shape == (4, per_image)
-        assert_close(values.ravel(), score(*(each[i] for i in order)), atol=1e-5)
+        assert_close(values.ravel(), score(*each), atol=1e-5)
     masks = [masks_of(each, 16, 16, sharpness=9.0) for each in (first, second)]
     values = mask_equivariance_iou(*masks, moves)
     pairs = [mask.reshape(-1, 16, 16) for mask in masks]
@@ -416,7 +415,7 @@ def test_sums_of_parts_make_the_mean_of_the_whole(metric, relative):
 @all_choices
 def test_pairs_without_weight_may_hold_anything_and_others_may_not(metric, relative):
     first, second = (np.float32(rectangles(seed)) for seed in (23, 24))
-    weights = np.float32(np.arange(COUNT) < 5)
+    weights, moves = np.float32(np.arange(COUNT) < 5), similarities()
 
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
@@ -424,7 +423,7 @@ def test_pairs_without_weight_may_hold_anything_and_others_may_not(metric, relat
         return equivariance_loss(
             as_rectangle(first),
             as_rectangle(second),
-            similarities(),
+            moves,
             metric=metric,
             relative=relative,
             weights=weights,

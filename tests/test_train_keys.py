@@ -1,4 +1,4 @@
-"""No two uses of random numbers share a key, nor is one drawn from another's children."""
+"""No two uses share a random key, and none has a key that is another's child."""
 
 import dataclasses
 import itertools
