@@ -11,6 +11,7 @@ from pathlib import Path
 
 from train.datasets.decoding import EXTENSIONS
 from train.outputs import written_here
+from train.printing import printable
 
 _SHOWN_KINDS = 5
 
@@ -28,21 +29,6 @@ class Found:
     files: list[Path] = field(default_factory=list)
     unusable: dict[Path, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def printable(path: str | Path) -> str:
-    """A path for the terminal and for JSON: one line of valid text.
-
-    Line breaks and other unprintable characters, and bytes that are no UTF-8, come
-    out as backslash escapes.
-    """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(
-        letter
-        if letter.isprintable()
-        else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
-    )
 
 
 def find_images(paths: Iterable[Path], *, made_by: str) -> Found:

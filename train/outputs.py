@@ -85,10 +85,14 @@ class Outputs:
         taken.add(_folded(name))
         return name
 
-    def adopt(self, name: str) -> None:
-        """Takes a file for our own that a former version of the program wrote."""
-        if (self.directory / name).is_file() and name not in self._notes:
-            self._note(name, _checksum((self.directory / name).read_bytes()))
+    def adopt(self, *names: str) -> None:
+        """Takes files for our own that a version without notes wrote together."""
+        if any(name in self._notes for name in names):
+            return
+        for name in names:
+            checksum = _checksum_of(self.directory / name)
+            if checksum is not None:
+                self._note(name, checksum)
 
     def write(self, name: str, content: bytes) -> Path:
         """Writes a file whole or not at all.

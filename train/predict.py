@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from train.cli import PredictConfig
 from train.datasets.base import UnreadableImageError
 from train.datasets.decoding import decode_image
 from train.errors import DONE, WRONG_USE, UserError
-from train.image_files import Found, find_images, printable
+from train.image_files import Found, find_images
 from train.outputs import Outputs
 from train.parallel import JitParallel
 from train.prediction_picture import class_text, draw_sight
+from train.printing import printable, say
 from train.restoring import Trained, restore_trained
 from train.sight import NoAnswerError, as_line, as_record, see
 from train.steps import observe
@@ -131,14 +131,6 @@ def predict(options: PredictConfig) -> int:
             error=True,
         )
     return WRONG_USE if predictor.failures else DONE
-
-
-def say(text: str, *, error: bool = False) -> None:
-    """Prints a line whatever the terminal's encoding; what it lacks is escaped."""
-    stream = sys.stderr if error else sys.stdout
-    encoding = stream.encoding or "utf-8"
-    text = text.encode(encoding, "backslashreplace").decode(encoding)
-    print(text, file=stream, flush=True)
 
 
 def _no_image(found: Found) -> str:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from cram_jax.drawing import PALETTE, draw_rectangles, overlay_mask
 from cram_jax.fonts import has_font, load_font
 from cram_jax.rectangle import Rectangle
-from train.image_files import printable
+from train.printing import printable
 from train.sight import Sight, as_seen
 from train.transforms import View
 
@@ -61,7 +61,7 @@ def draw_sight(sight: Sight, image: np.ndarray, class_name: str) -> np.ndarray:
         if sight.covers(layer):
             # Its outline is out of sight: the frame stands for it, and is said to.
             rectangle = _frame(picture.shape[0], picture.shape[1], width)
-            lines.append(("looks at more than the whole picture", color))
+            lines.append(("rectangle wider than the picture", color))
         picture = draw_rectangles(picture, rectangle, color=color, width=width)
     return write_lines(picture, lines)
 
