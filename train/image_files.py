@@ -36,31 +36,49 @@ def find_images(paths: Iterable[Path], *, made_by: str) -> Found:
 
     Args:
       paths: as they were typed. What exists under its name is no pattern.
-      made_by: the command whose own pictures in a folder are passed over.
+      made_by: the command whose own pictures are passed over, wherever they lie.
     """
-    found, seen = Found(), set()
+    found, seen, own = Found(), set(), 0
+    made: dict[Path, set[str]] = {}
     for path in paths:
-        if os.path.lexists(path) or not glob.has_magic(str(path)):
-            matches = [path]
-        else:
-            matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
-            if not matches:
-                found.unusable[path] = "matches no file."
-        for match in matches:
-            files = _walk(match, made_by, found) if match.is_dir() else [match]
-            for file in files:
-                real = os.path.realpath(file)
-                if real not in seen:
-                    seen.add(real)
-                    found.files.append(file)
+        for file in _expanded(path, found):
+            real = os.path.realpath(file)
+            if real in seen:
+                continue
+            seen.add(real)
+            folder = file.parent
+            if folder not in made:
+                made[folder] = written_here(folder, made_by)
+            if file.name in made[folder]:
+                own += 1
+            else:
+                found.files.append(file)
+    if own:
+        found.notes.append(
+            f"Left out: pictures that {made_by} itself has made ({own})."
+        )
     return found
 
 
-def _walk(folder: Path, made_by: str, found: Found) -> list[Path]:
-    """The images of a folder, at any depth, hidden ones and our own left out."""
+def _expanded(path: Path, found: Found) -> list[Path]:
+    """The files behind one path as it was typed."""
+    matches = [path]
+    if not os.path.lexists(path) and glob.has_magic(str(path)):
+        matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not matches:
+            found.unusable[path] = "matches no file."
+    return [
+        file
+        for match in matches
+        for file in (_walk(match, found) if match.is_dir() else [match])
+    ]
+
+
+def _walk(folder: Path, found: Found) -> list[Path]:
+    """The images of a folder, at any depth, but for hidden ones."""
     images: list[Path] = []
     others: Counter[str] = Counter()
-    own, visited = 0, set()
+    visited = set()
 
     def cannot_enter(error: OSError) -> None:
         found.unusable[Path(error.filename)] = f"cannot be opened: {error.strerror}."
@@ -74,28 +92,22 @@ def _walk(folder: Path, made_by: str, found: Found) -> list[Path]:
             if not name.startswith(".")
             and os.path.realpath(os.path.join(top, name)) not in visited
         )
-        made = written_here(Path(top), made_by)
         for name in sorted(names):
+            ending = Path(name).suffix.lower()
             if name.startswith("."):
                 continue
-            if name in made:
-                own += name.lower().endswith(".png")
-            elif Path(name).suffix.lower() in EXTENSIONS:
+            if ending in EXTENSIONS:
                 images.append(Path(top, name))
             else:
-                others[Path(name).suffix.lower() or "no ending"] += 1
-    if own:
-        found.notes.append(
-            f"{printable(folder)}: {own} pictures by {made_by} itself are left out."
-        )
+                others[ending or "no ending"] += 1
     if others:
         kinds = ", ".join(
             f"{printable(kind)}: {count}"
             for kind, count in others.most_common(_SHOWN_KINDS)
         )
         found.notes.append(
-            f"{printable(folder)}: {others.total()} files whose names are not those of"
-            f" images are left out ({kinds})."
+            f"Left out in {printable(folder)}: files without an image's ending"
+            f" ({kinds})."
         )
     if not images and folder not in found.unusable:
         found.unusable[folder] = "holds no image."

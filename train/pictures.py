@@ -68,7 +68,7 @@ def grid_of(
 
 
 def save_picture(workdir: Path, step: int, picture: np.ndarray) -> None:
-    """Writes WORKDIR/pictures/step_00000123.png, with a number if another's is there."""
+    """Writes WORKDIR/pictures/step_00000123.png, or step_00000123-2.png."""
     outputs = Outputs(workdir / DIRECTORY, "fit", [workdir])
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
