@@ -154,7 +154,7 @@ def as_line(sight: Sight, class_name: str) -> str:
     """What is printed of one image: class, probability, share of the picture."""
     parts = [f"{class_name} ({sight.probability:.1%})"]
     for layer in sight.rectangles:
-        area = f"area {sight.area(layer):.0%} of the picture"
+        area = f"area {sight.area(layer):.1%} of the picture"
         if sight.covers(layer):
             area = "area 100%: the rectangle is wider than the whole picture"
         parts.append(f"{layer} {area}")
