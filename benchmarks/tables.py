@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from train.evaluate import RESULT_FILE
-from train.report import mean_and_interval
+from train.intervals import mean_and_interval
 
 # Name in the table, key in evaluation.json (L: the layer), and how many digits.
 Column = tuple[str, str, int]

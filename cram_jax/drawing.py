@@ -7,18 +7,20 @@ the image they are drawn on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
 from cram_jax.coordinates import map_extents
+from cram_jax.fonts import load_font
 from cram_jax.pictures import (
     as_picture,
     check_unit_interval,
     enlarged,
     image_grid,
     load_pillow,
+    row_bands,
 )
 from cram_jax.rectangle import Rectangle, rectangle_corners
 
@@ -30,6 +32,9 @@ Color = str | tuple[int, int, int]
 PALETTE: tuple[Color, ...] = ("#f0e442", "#56b4e9", "#d55e00", "#009e73", "#cc79a7")
 # Of the thin dark line on both sides of a coloured one.
 BORDER_OPACITY = 0.6
+# Side of the squares in which outlines are drawn, in pixels.
+_TILE = 64
+_LETTERS = 12
 
 
 def rectangle_pixel_corners(
@@ -135,10 +140,14 @@ def overlay_mask(
     stretched = pillow.fromarray(values).resize(
         (width, height), pillow.Resampling.BILINEAR
     )
-    weight = np.asarray(stretched)[..., None]
-    weight = opacity * (1 - weight if outside else weight)
+    weights = np.asarray(stretched)
     tint = np.array(_rgb(color), np.float32)
-    return np.rint(picture * (1 - weight) + tint * weight).astype(np.uint8)
+    result = np.empty(picture.shape, np.uint8)
+    for band in row_bands(height, width):
+        weight = weights[band, :, None]
+        weight = opacity * (1 - weight if outside else weight)
+        result[band] = np.rint(picture[band] * (1 - weight) + tint * weight)
+    return result
 
 
 def _rgb(color: Color) -> tuple[int, ...]:
@@ -152,18 +161,39 @@ def _colors(color: Color | Sequence[Color]) -> list[tuple[int, ...]]:
     return [_rgb(c) for c in ([color] if one else color)]  # type: ignore[arg-type]
 
 
-def _edge_distance(rectangle: Rectangle, height: int, width: int) -> np.ndarray:
-    """The distance of every pixel centre from the outline, in pixels, `[n, H, W]`."""
-    array = np.asarray(rectangle.as_array(), np.float64).reshape(-1, 5)
-    center_x, center_y, half_width, half_height, angle = array.T[..., None, None]
+def _edge_distance(
+    numbers: np.ndarray, x: np.ndarray, y: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """How far points `x` `[w]`, `y` `[h]` are from an outline, in pixels `[h, w]`."""
+    center_x, center_y, half_width, half_height, angle = numbers
     pixel = max(height, width) / 2
-    right = np.arange(0.5, width) - width / 2 - center_x * pixel
-    down = np.arange(0.5, height)[:, None] - height / 2 - center_y * pixel
+    right = x - width / 2 - center_x * pixel
+    down = (y - height / 2 - center_y * pixel)[:, None]
     cos, sin = np.cos(angle), np.sin(angle)
     beyond_x = np.abs(cos * right + sin * down) - half_width * pixel
     beyond_y = np.abs(cos * down - sin * right) - half_height * pixel
     outside = np.hypot(np.maximum(beyond_x, 0), np.maximum(beyond_y, 0))
     return np.abs(outside + np.minimum(np.maximum(beyond_x, beyond_y), 0))
+
+
+def _tiles_near(
+    numbers: np.ndarray, reach: float, height: int, width: int
+) -> Iterator[tuple[slice, slice]]:
+    """The square tiles of an image that a line along the outline may touch.
+
+    A point of a tile is at most half the diagonal from the tile's centre, and no
+    distance changes by more than the way walked.
+    """
+    tops, lefts = np.arange(0, height, _TILE), np.arange(0, width, _TILE)
+    distance = _edge_distance(
+        numbers, lefts + _TILE / 2, tops + _TILE / 2, height, width
+    )
+    for row, column in np.argwhere(distance <= reach + _TILE / 2**0.5):
+        top, left = int(tops[row]), int(lefts[column])
+        yield (
+            slice(top, min(top + _TILE, height)),
+            slice(left, min(left + _TILE, width)),
+        )
 
 
 def _with_outlines(
@@ -173,13 +203,20 @@ def _with_outlines(
     width: float,
 ) -> np.ndarray:
     """The picture with one line over the other; a pixel is covered in part."""
-    result = picture.astype(np.float64)
-    for index, distance in enumerate(_edge_distance(rectangles, *picture.shape[:2])):
-        cover = np.clip(width / 2 + 0.5 - distance, 0, 1)[..., None]
-        border = np.clip(width / 2 + 1.0 - distance, 0, 1)[..., None]
-        result *= 1 - BORDER_OPACITY * border
-        result += cover * (np.array(colors[index % len(colors)]) - result)
-    return np.rint(result).astype(np.uint8)
+    result = np.array(picture)
+    size = picture.shape[:2]
+    array = np.asarray(rectangles.as_array(), np.float64).reshape(-1, 5)
+    for index, numbers in enumerate(array):
+        color = np.array(colors[index % len(colors)])
+        for rows, columns in _tiles_near(numbers, width / 2 + 1, *size):
+            x = np.arange(columns.start, columns.stop) + 0.5
+            y = np.arange(rows.start, rows.stop) + 0.5
+            distance = _edge_distance(numbers, x, y, *size)
+            cover = np.clip(width / 2 + 0.5 - distance, 0, 1)[..., None]
+            border = np.clip(width / 2 + 1.0 - distance, 0, 1)[..., None]
+            tile = result[rows, columns] * (1 - BORDER_OPACITY * border)
+            result[rows, columns] = np.rint(tile + cover * (color - tile))
+    return result
 
 
 def _with_labels(
@@ -194,8 +231,8 @@ def _with_labels(
     pillow = load_pillow()
     canvas = pillow.Image.fromarray(picture)
     draw = pillow.ImageDraw.Draw(canvas)
-    font = pillow.ImageFont.load_default(size=12)
     for index, (label, outline) in enumerate(zip(labels, corners, strict=True)):
+        font = load_font(label, _LETTERS)
         left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
         x, y = outline[np.argmin(outline[:, 1])]
         x = min(max(x - (right - left) / 2, 2), max(canvas.width - right - 2, 2))

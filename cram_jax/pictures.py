@@ -7,12 +7,16 @@ in [0, 1]; pictures are uint8 `[H, W, 3]`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
+from cram_jax.fonts import load_font
+
 __all__ = ["image_grid"]
+
+_BAND_PIXELS = 2**18
 
 
 def load_pillow():
@@ -50,18 +54,35 @@ def as_picture(image: jax.typing.ArrayLike) -> np.ndarray:
             f"{np.shape(image)}; draw the images of a batch one by one."
         )
     if jax.dtypes.issubdtype(array.dtype, np.floating):
-        array = array.astype(np.float32)
-        check_unit_interval(array, "image")
-        array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+        array = _eight_bits(array)
     if array.dtype != np.uint8:
         raise ValueError(f"An image is uint8 or floating, got {array.dtype}.")
     return np.broadcast_to(array, (*array.shape[:2], 3))
+
+
+def row_bands(height: int, width: int) -> Iterator[slice]:
+    """Slices of rows, so that a large picture is worked on a piece at a time."""
+    rows = max(1, _BAND_PIXELS // width)
+    for first in range(0, height, rows):
+        yield slice(first, first + rows)
+
+
+def _eight_bits(array: np.ndarray) -> np.ndarray:
+    """uint8 of floating values in [0, 1], `[H, W, C]`."""
+    result = np.empty(array.shape, np.uint8)
+    for band in row_bands(*array.shape[:2]):
+        values = array[band].astype(np.float32)
+        check_unit_interval(values, "image")
+        result[band] = np.rint(np.clip(values, 0, 1) * 255)
+    return result
 
 
 def enlarged(picture: np.ndarray, upscale: int) -> np.ndarray:
     """The picture with every pixel repeated `upscale` times in both directions."""
     if upscale < 1 or int(upscale) != upscale:
         raise ValueError(f"upscale is a whole factor of at least 1, got {upscale}.")
+    if upscale == 1:
+        return picture
     return picture.repeat(upscale, axis=0).repeat(upscale, axis=1)
 
 
@@ -105,8 +126,9 @@ def image_grid(
     step_y = int(cell[0]) + padding + (0 if captions is None else 16)
     step_x = int(cell[1]) + padding
     rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * step_y + padding, columns * step_x + padding, 3), 255)
-    sheet = sheet.astype(np.uint8)
+    sheet = np.full(
+        (rows * step_y + padding, columns * step_x + padding, 3), 255, np.uint8
+    )
     for index, picture in enumerate(pictures):
         y = padding + index // columns * step_y
         x = padding + index % columns * step_x
@@ -123,6 +145,6 @@ def _text_strip(text: str, width: int) -> np.ndarray:
     """Black text on white, uint8 `[16, width, 3]`."""
     pillow = load_pillow()
     strip = pillow.Image.new("RGB", (width, 16), "white")
-    font = pillow.ImageFont.load_default(size=11)
+    font = load_font(text, 11)
     pillow.ImageDraw.Draw(strip).text((0, 1), text, font=font, fill="black")
     return np.asarray(strip)

@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shapely
 
+from cram_jax import fonts
 from cram_jax.drawing import (
     draw_rectangles,
     image_grid,
@@ -158,6 +161,7 @@ def test_errors_say_what_is_wrong(call, message):
 def test_drawing_is_imported_without_pillow_and_says_how_to_get_it():
     program = """
 import sys
+import tracemalloc
 sys.modules["PIL"] = None
 import numpy as np
 from cram_jax.drawing import overlay_mask
@@ -170,3 +174,88 @@ except ImportError as error:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
     assert 'pip install "cram-jax[viz]"' in output
+
+
+def peak_bytes(call):
+    """What Python and numpy held at most while `call` ran."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda image: draw_rectangles(image, BOX, width=30),
+        lambda image: draw_rectangles(image[..., 0], rectangle([[0, 0, 0.5, 0.2, 1]])),
+        lambda image: draw_rectangles(
+            image, rectangle(np.tile([0, 0, 0.5, 0.3, 0.3], (20, 1)))
+        ),
+        lambda image: overlay_mask(image, np.ones((7, 7))),
+        lambda image: image_grid([image], columns=1),
+    ],
+)
+def test_a_large_picture_takes_little_more_memory_than_itself(draw):
+    image = np.zeros((4000, 6000, 3), np.uint8)
+    draw(image[:8, :8])  # What is loaded once does not count.
+    assert peak_bytes(lambda: draw(image)) < 3 * image.nbytes
+
+
+def test_floating_pictures_take_a_few_times_their_eight_bits():
+    image = np.zeros((1000, 1500, 3), np.float32)
+    assert peak_bytes(lambda: draw_rectangles(image, BOX)) < 1.5 * image.nbytes
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "angle", "line"),
+    [
+        (1, 1, 0, 2),
+        (63, 65, 0.3, 1),
+        (64, 64, 1.2, 9),
+        (200, 130, -2, 3.5),
+        (3, 999, 0, 2),
+    ],
+)
+def test_no_pixel_near_the_outline_is_forgotten_at_the_seams(
+    height, width, angle, line
+):
+    turned = rectangle([0.1, -0.05, 0.55, 0.3, angle])
+    picture = draw_rectangles(gray(height, width), turned, color=GREEN, width=line)
+    corners = rectangle_pixel_corners(turned, height, width)
+    outline = shapely.LinearRing(corners)
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    distance = shapely.distance(outline, shapely.points(x, y))
+    touched = (picture != 128).any(-1)
+    np.testing.assert_array_equal(touched[distance < line / 2 + 0.9], True)
+    np.testing.assert_array_equal(touched[distance > line / 2 + 1.01], False)
+
+
+SCRIPTS = ("кошка", "γάτα", "חתול", "Größe", "naïve")
+
+
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_letters_of_other_scripts_are_no_boxes(text):
+    # Matplotlib, which drawing comes with, brings a font that has these.
+    assert fonts.has_font(text)
+    font = fonts.load_font(text, 16)
+    box = bytes(font.getmask("\U0010ffff"))
+    assert all(bytes(font.getmask(letter)) != box for letter in text)
+
+
+def test_letters_that_no_font_has_are_said_to_be_boxes():
+    text = "\U000e7fff猫"
+    assert not fonts.has_font(text)
+    with pytest.warns(UserWarning, match="No font of this system"):
+        draw_rectangles(gray(), BOX, labels=[text])
+
+
+def test_a_font_installed_on_the_system_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(fonts, "_in_default_font", lambda text: False)
+    first = fonts._system_fonts()[0]
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: (broken, first))
+    assert fonts.font_file.__wrapped__("kot") == first

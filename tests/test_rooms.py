@@ -28,6 +28,7 @@ ORDER = [
     "channel_attention",
     "baselines",
     "backbones",
+    "fonts",
     "pictures",
     "drawing",
 ]

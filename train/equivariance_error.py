@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -178,31 +178,45 @@ def equivariance_scores(
     return _scores(score, images, mixed), curves
 
 
-def draw_curves(curves: Mapping[str, Sequence[Scores]], path: Path) -> None:
-    """One panel per axis: each layer's score solid, of a mask that stayed dotted."""
-    import matplotlib
+def draw_curves(curves: Mapping[str, Sequence[Scores]], file: Path | IO[bytes]) -> None:
+    """One panel per axis: each layer's score solid, of a mask that stayed dotted.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    Args:
+      curves: by axis, the scores at each of its values; see `equivariance_scores`. A
+        score that some value lacks leaves a gap.
+      file: to which a PNG is written.
+    """
+    from matplotlib.figure import Figure
 
-    figure, panels = plt.subplots(
-        1, len(curves), figsize=(12, 4), sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for panel, (axis, points) in zip(panels, curves.items(), strict=True):
-        places = [point[axis] for point in points]
-        scores = {name: None for point in points for name in point if "/" in name}
-        names = [name for name in scores if not name.endswith("_still")]
-        for index, name in enumerate(names):
-            color, label = f"C{index}", name.replace("equivariance_", "")
-            values = [point.get(name, np.nan) for point in points]
-            still = [point.get(f"{name}_still", np.nan) for point in points]
-            panel.plot(places, values, color=color, marker="o", label=label)
-            panel.plot(places, still, ":", color=color, label=f"{label}, if it stayed")
+        _draw_panel(panel, axis, points)
         panel.set_xlabel(_CURVES[axis][0])
         panel.set_ylim(0, 1)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("IoU: moved mask, mask of moved image")
     if panels[-1].lines:
         panels[-1].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.savefig(file, format="png", dpi=120)
+
+
+def _draw_panel(panel: Any, axis: str, points: Sequence[Scores]) -> None:
+    places = [point[axis] for point in points]
+    names = dict.fromkeys(
+        name
+        for point in points
+        for name in point
+        if "/" in name and not name.endswith("_still")
+    )
+    for index, name in enumerate(names):
+        color, label = f"C{index % 10}", name.replace("equivariance_", "")
+        values = _values(points, name)
+        still = _values(points, f"{name}_still")
+        panel.plot(places, values, color=color, marker="o", label=label)
+        panel.plot(places, still, ":", color=color, label=f"{label}, if it stayed")
+
+
+def _values(points: Sequence[Scores], name: str) -> np.ndarray:
+    """One score at all points; NaN, which leaves a gap, where there is none."""
+    return np.array([point.get(name) for point in points], np.float64)

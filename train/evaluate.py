@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from train.cli import EvaluateConfig
@@ -16,9 +20,10 @@ from train.equivariance_error import PICTURE, draw_curves, equivariance_scores
 from train.errors import DONE, UserError
 from train.evaluation import Evaluator
 from train.feed import Feed
+from train.outputs import Outputs
 from train.parallel import Parallel, evaluation_parallel
 from train.pipeline import Batch
-from train.records import write_json
+from train.printing import printable
 from train.restoring import Trained, restore_trained
 from train.task import Task
 from train.workdir import load_config
@@ -26,17 +31,45 @@ from train.workdir import load_config
 RESULT_FILE = "evaluation.json"
 
 
-def scores_table(scores: Mapping[str, float], title: str) -> Table:
-    """One row for classification, then one per attention layer and score."""
-    table = Table(title=title)
+def scores_table(scores: Mapping[str, float | None], title: str) -> Table:
+    """One row for classification, then one per attention layer and score.
+
+    A score that is not known, or not a finite number, is shown as a dash.
+    """
+    # Square brackets in a path or a layer's name are no markup.
+    table = Table(title=escape(printable(title)))
     table.add_column("layer")
     table.add_column("score")
     table.add_column("value", justify="right")
     for name, value in scores.items():
         layer, _, score = name.rpartition("/")
-        shown = f"{value:,.0f}" if score.startswith("images") else f"{value:.4f}"
-        table.add_row(layer, score.replace("_", " "), shown)
+        if value is None or not math.isfinite(value):
+            shown = "-"
+        else:
+            shown = f"{value:,.0f}" if "images" in score else f"{value:.4f}"
+        table.add_row(escape(layer), escape(score.replace("_", " ")), shown)
     return table
+
+
+def result_files(workdir: Path, names: Sequence[str]) -> Outputs:
+    """Where the results go, after a check that nobody else's files stand there.
+
+    Raises:
+      UserError: if they do.
+    """
+    outputs = Outputs(workdir, "evaluate", [workdir])
+    if _is_evaluation(workdir / RESULT_FILE):
+        outputs.adopt(RESULT_FILE, PICTURE)
+    outputs.check(*names)
+    return outputs
+
+
+def _is_evaluation(path: Path) -> bool:
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and isinstance(values.get("step"), int)
 
 
 def _equivariance(
@@ -45,6 +78,7 @@ def _equivariance(
     trained: Trained,
     batches: Iterable[Batch],
     parallel: Parallel,
+    outputs: Outputs,
 ) -> tuple[dict[str, float], dict[str, list[dict[str, float]]]]:
     """Scores under movements, and their curves, which are drawn too."""
     if not trained.experiment.layers:
@@ -53,7 +87,9 @@ def _equivariance(
     count = math.ceil(options.equivariance_images / size)
     images = [parallel.place_batch(b) for b in itertools.islice(batches, count)]
     scores, curves = equivariance_scores(task, trained.variables, trained.step, images)
-    draw_curves(curves, options.workdir / PICTURE)
+    picture = io.BytesIO()
+    draw_curves(curves, picture)
+    outputs.write(PICTURE, picture.getvalue())
     return scores, curves
 
 
@@ -67,6 +103,8 @@ def evaluate(options: EvaluateConfig) -> int:
     batch_size = options.batch_size or config.batch_size
     if batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more; got {batch_size}.")
+    drawn = [PICTURE] if options.equivariance_images > 0 else []
+    outputs = result_files(options.workdir, [RESULT_FILE, *drawn])
     parallel = evaluation_parallel(batch_size)
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
     data = config.data
@@ -93,11 +131,11 @@ def evaluate(options: EvaluateConfig) -> int:
         scores = evaluator.scores(trained.variables, trained.step, batches)
         if split == data.eval_split and options.equivariance_images > 0:
             moving, result["equivariance"] = _equivariance(
-                options, task, trained, batches, parallel
+                options, task, trained, batches, parallel, outputs
             )
             scores |= moving
         result[split] = scores
         title = f"{options.workdir}, step {int(trained.step)}: {split}"
         console.print(scores_table(scores, title))
-    write_json(options.workdir / RESULT_FILE, result)
+    outputs.write_json(RESULT_FILE, result)
     return DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from cram_jax.drawing import PALETTE, draw_rectangles, image_grid, overlay_mask
 from cram_jax.rectangle import Rectangle
+from train.outputs import Outputs
 
 DIRECTORY = "pictures"
 FILM = "looking.gif"
@@ -66,14 +68,20 @@ def grid_of(
 
 
 def save_picture(workdir: Path, step: int, picture: np.ndarray) -> None:
-    """Writes WORKDIR/pictures/step_00000123.png."""
-    directory = workdir / DIRECTORY
-    directory.mkdir(exist_ok=True)
-    Image.fromarray(picture).save(directory / f"step_{step:08d}.png")
+    """Writes WORKDIR/pictures/step_00000123.png, or step_00000123-2.png."""
+    outputs = Outputs(workdir / DIRECTORY, "fit", [workdir])
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    outputs.write(
+        outputs.free_name(f"step_{step:08d}", ".png", set()), buffer.getvalue()
+    )
 
 
 def save_film(workdir: Path, seconds_per_picture: float = 0.4) -> Path | None:
-    """Makes WORKDIR/looking.gif of all pictures; None if there are fewer than two."""
+    """Makes WORKDIR/looking.gif of all pictures; None if there are fewer than two.
+
+    Where another's looking.gif stands, the film's name gets a number.
+    """
     files = sorted((workdir / DIRECTORY).glob("step_*.png"))
     if len(files) < 2:
         return None
@@ -83,8 +91,15 @@ def save_film(workdir: Path, seconds_per_picture: float = 0.4) -> Path | None:
             frames.append(frame.convert("P", palette=Image.Palette.ADAPTIVE))
     milliseconds = round(1000 * seconds_per_picture)
     durations = [milliseconds] * (len(frames) - 1) + [5 * milliseconds]
-    path = workdir / FILM
+    buffer = io.BytesIO()
     frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=durations, loop=0
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
     )
-    return path
+    outputs = Outputs(workdir, "fit", [workdir])
+    name = outputs.free_name(Path(FILM).stem, Path(FILM).suffix, set())
+    return outputs.write(name, buffer.getvalue())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,181 +11,141 @@ import jax
 import numpy as np
 from PIL import Image
 
-from cram_jax.drawing import PALETTE, draw_rectangles, overlay_mask
-from cram_jax.rectangle import Rectangle, rectangle_corners
 from train.cli import PredictConfig
 from train.datasets.base import UnreadableImageError
 from train.datasets.decoding import decode_image
-from train.errors import DONE, CannotWriteError, UserError
+from train.errors import DONE, WRONG_USE, UserError
+from train.image_files import Found, find_images
+from train.outputs import Outputs
 from train.parallel import JitParallel
-from train.pretrained import with_source_interpolation
-from train.records import write_json
+from train.prediction_picture import class_text, draw_sight
+from train.printing import printable, say
 from train.restoring import Trained, restore_trained
+from train.sight import NoAnswerError, as_line, as_record, see
 from train.steps import observe
-from train.transforms import (
-    View,
-    eval_view,
-    pixel_to_isotropic,
-    rectangle_to_source,
-    render_view,
-)
+from train.workdir import load_config
 
 RESULT_FILE = "predictions.json"
-_SHOWN_SIDE = 192
-_FIELDS = ("center_x", "center_y", "half_width", "half_height", "angle")
+PICTURE_ENDING = "-rectangle.png"
+_COMMAND = "predict"
 
 
-@dataclass(frozen=True)
-class Sight:
-    """What the network made of one image.
+class Predictor:
+    """Predicts image after image; one that cannot be used does not stop the others.
 
     Attributes:
-      label: index of the class.
-      probability: of that class.
-      rectangles: float64 `[5]` in isotropic coordinates of the view, by layer.
-      masks: float32 `[h, w]` over the network's view, of position-wise layers.
-      view: what the network saw of the original.
+      records: of all images so far, with "error" for those that cannot be used.
+      failures: how many those are.
     """
 
-    label: int
-    probability: float
-    rectangles: dict[str, np.ndarray]
-    masks: dict[str, np.ndarray]
-    view: View
+    def __init__(self, trained: Trained, outputs: Outputs):
+        """Compiles nothing yet.
 
+        Args:
+          trained: the network.
+          outputs: where the pictures go.
+        """
+        self.records: list[dict[str, Any]] = []
+        self.failures = 0
+        self._trained, self._outputs = trained, outputs
+        self._taken: set[str] = set()
+        self._unwritable: set[int] = set()
+        task = trained.experiment.task
+        self._look = jax.jit(partial(observe, task, trained.variables, trained.step))
 
-def see(trained: Trained, look: Any, image: np.ndarray) -> Sight:
-    """Classifies one uint8 image `[H, W, C]` of any size."""
-    height, width, _ = trained.experiment.inputs.image_shape
-    data = with_source_interpolation(trained.config)
-    view = eval_view(image.shape[:2], (height, width), data.eval_crop)
-    logits, evidence = look(render_view(image, view, data.interpolation)[None])
-    probabilities = np.asarray(jax.nn.softmax(logits[0]))
-    label = int(np.argmax(probabilities))
-    rectangles, masks = {}, {}
-    for path, layer in evidence.items():
-        if "rectangle" in layer:
-            rectangle = layer["rectangle"].as_array()[0]
-            rectangles[path] = np.asarray(rectangle, np.float64)
-        else:
-            masks[path] = np.asarray(layer["mask"][0], np.float32)
-    return Sight(label, float(probabilities[label]), rectangles, masks, view)
+    def predict(self, file: Path) -> None:
+        """Writes the picture of one image and prints its line."""
+        try:
+            image = decode_image(file, channels=3)
+            sight = see(self._trained, self._look, image)
+        except UnreadableImageError as error:
+            self.fail(file, str(error).replace(str(file), "", 1).strip())
+            return
+        except (NoAnswerError, MemoryError) as error:
+            self.fail(file, str(error) or "is too large for this machine's memory.")
+            return
+        names = self._trained.experiment.inputs.class_names
+        text = self._class_text(names[sight.label], sight.label)
+        name = self._outputs.free_name(file.stem, PICTURE_ENDING, self._taken)
+        picture = self._outputs.write(name, _png(draw_sight(sight, image, text)))
+        place = {"image": printable(file), "picture": printable(picture)}
+        self.records.append(place | as_record(sight, names))
+        say(f"{printable(file)}: {as_line(sight, printable(names[sight.label]))}")
 
+    def fail(self, file: Path, reason: str) -> None:
+        """Notes an image that cannot be used."""
+        self.failures += 1
+        reason = _one_line(reason)
+        self.records.append({"image": printable(file), "error": reason})
+        say(f"error: {printable(file)} {reason}", error=True)
 
-def _named(rectangle: np.ndarray) -> dict[str, float]:
-    return dict(zip(_FIELDS, map(float, rectangle), strict=True))
-
-
-def as_record(sight: Sight, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON record of one image.
-
-    Of each rectangle "view" holds the five numbers in isotropic coordinates of what
-    the network saw, "pixels" those in pixels of the original file (0 is the left or
-    upper edge), and "corners" the four (x, y) in those pixels.
-    """
-    rectangles = {}
-    for path, rectangle in sight.rectangles.items():
-        pixels = rectangle_to_source(sight.view, rectangle)
-        # Corners scale with their rectangle: pixels serve as well as any other unit.
-        corners = rectangle_corners(Rectangle.from_array(pixels))
-        rectangles[path] = {
-            "view": _named(rectangle),
-            "pixels": _named(pixels),
-            "corners": np.asarray(corners).tolist(),
-        }
-    return {
-        "class": class_names[sight.label],
-        "probability": sight.probability,
-        "rectangles": rectangles,
-    }
-
-
-def draw(sight: Sight, image: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
-    """The original image with masks, rectangles, class and probability."""
-    height, width = image.shape[:2]
-    upscale = max(1, _SHOWN_SIDE // max(height, width))
-    picture = image.repeat(upscale, axis=0).repeat(upscale, axis=1)
-    for mask in sight.masks.values():
-        picture = overlay_mask(picture, _over_original(mask, sight.view, image.shape))
-    text = f"{class_names[sight.label]} {sight.probability:.0%}"
-    line = max(2.0, max(picture.shape) / 200)
-    for index, rectangle in enumerate(sight.rectangles.values()):
-        pixels = rectangle_to_source(sight.view, rectangle)
-        picture = draw_rectangles(
-            picture,
-            Rectangle.from_array(pixel_to_isotropic(pixels, height, width)),
-            color=PALETTE[index % len(PALETTE)],
-            width=line,
-            labels=[text] if index == 0 else None,
-        )
-    return np.asarray(picture)
-
-
-def _over_original(mask: np.ndarray, view: View, shape: tuple[int, ...]) -> np.ndarray:
-    """A mask over the view as one over the whole original, 0 outside the view."""
-    left, top = max(round(view.left), 0), max(round(view.top), 0)
-    right, bottom = min(round(view.right), shape[1]), min(round(view.bottom), shape[0])
-    size = (max(right - left, 1), max(bottom - top, 1))
-    stretched = Image.fromarray(mask).resize(size, Image.Resampling.BILINEAR)
-    whole = np.zeros(shape[:2], np.float32)
-    whole[top:bottom, left:right] = np.clip(np.asarray(stretched), 0.0, 1.0)
-    return whole
-
-
-def _picture_names(files: tuple[Path, ...]) -> list[str]:
-    """One name per file; equal names of different directories get a number."""
-    names: list[str] = []
-    for file in files:
-        name, number = f"{file.stem}.png", 2
-        while name in names:
-            name, number = f"{file.stem}-{number}.png", number + 1
-        names.append(name)
-    return names
+    def _class_text(self, name: str, label: int) -> str:
+        text, is_name = class_text(name, label)
+        if not is_name and label not in self._unwritable:
+            self._unwritable.add(label)
+            say(
+                f"No font of this system has the letters of {printable(name)!r}: its"
+                f" pictures say {text!r}. Install a font of that script."
+            )
+        return text
 
 
 def predict(options: PredictConfig) -> int:
     """Writes a picture of each image, and predictions.json; prints one line each.
 
+    Returns:
+      WRONG_USE if one of the images could not be used, which does not stop the others.
+
     Raises:
-      UserError: for a missing checkpoint, or an image that cannot be read.
+      UserError: without any image, for a missing checkpoint, or where a file of
+        another than this run's `predict` would have to be written over.
     """
     if not options.images:
         raise UserError("predict needs at least one image file.")
+    load_config(options.workdir)
+    outputs = Outputs(
+        options.output or options.workdir / "predictions", _COMMAND, [options.workdir]
+    )
+    outputs.check(RESULT_FILE)
+    found = find_images(options.images, made_by=_COMMAND)
+    if not found.files:
+        raise UserError(_no_image(found))
     parallel = JitParallel(jax.local_devices()[:1])
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
-    names = trained.experiment.inputs.class_names
-    look = jax.jit(
-        partial(observe, trained.experiment.task, trained.variables, trained.step)
-    )
-    channels = trained.experiment.inputs.image_shape[-1]
-    output = options.output or options.workdir / "predictions"
-    records = []
-    for file, picture in zip(
-        options.images, _picture_names(options.images), strict=True
-    ):
-        image = _decoded(file, channels)
-        sight = see(trained, look, image)
-        record = {"image": str(file), "picture": str(output / picture)}
-        records.append(record | as_record(sight, names))
-        _write_picture(output / picture, draw(sight, image, names))
-        print(f"{file}: {records[-1]['class']} ({sight.probability:.1%})")
-    write_json(output / RESULT_FILE, records)
-    print(f"Pictures and {RESULT_FILE} are in {output}.")
-    return DONE
-
-
-def _decoded(file: Path, channels: int) -> np.ndarray:
+    predictor = Predictor(trained, outputs)
+    for note in found.notes:
+        say(note)
     try:
-        return decode_image(file, channels=channels)
-    except UnreadableImageError as error:
-        raise UserError(str(error)) from error
+        for path, reason in found.unusable.items():
+            predictor.fail(path, reason)
+        for file in found.files:
+            predictor.predict(file)
+    finally:
+        # Also of what was done before a full disk or an impatient user.
+        outputs.write_json(RESULT_FILE, predictor.records)
+    say(f"Pictures and {RESULT_FILE} are in {printable(outputs.directory)}.")
+    if predictor.failures:
+        say(
+            f"{predictor.failures} of {len(predictor.records)} could not be used; see"
+            f' "error" in {RESULT_FILE}.',
+            error=True,
+        )
+    return WRONG_USE if predictor.failures else DONE
 
 
-def _write_picture(path: Path, picture: np.ndarray) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path)
-    except OSError as error:
-        raise CannotWriteError(
-            f"{path} cannot be written: {error.strerror or error}."
-        ) from error
+def _no_image(found: Found) -> str:
+    reasons = [
+        f"{printable(path)}: {_one_line(reason)}"
+        for path, reason in found.unusable.items()
+    ]
+    return " ".join(["There is no image to look at.", *reasons, *found.notes])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(line) for line in text.splitlines())
+
+
+def _png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
