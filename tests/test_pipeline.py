@@ -307,7 +307,7 @@ def test_load_source_passes_the_configuration_on(monkeypatch):
     assert [call[:2] for call in calls] == [("folder:x", "train"), ("folder:x", "val")]
     assert [call[2]["max_examples"] for call in calls] == [5, 6]
     assert [call[2]["on_bad_image"] for call in calls] == ["skip", "skip"]
-    with pytest.raises(ValueError, match='"train" or "eval", got \'test\''):
+    with pytest.raises(ValueError, match='"eval" or "validation", got \'test\''):
         load_source(config, "test")
 
 

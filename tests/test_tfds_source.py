@@ -167,15 +167,6 @@ def test_a_set_without_images_and_labels_is_refused(tmp_path):
         open_source("tfds:imdb_reviews", "train", data_dir=tmp_path)
 
 
-def test_splits_are_found_or_listed():
-    stored = tfds_source._stored_split
-    assert stored(["train", "test", "validation"], "test", "x") == "test"
-    assert stored(["train", "validation"], "test", "x") == "validation"
-    assert stored(["train", "validation"], "validation", "x") == "validation"
-    with pytest.raises(ValueError, match="x has no split 'test'; it has train, dev"):
-        stored(["train", "dev"], "test", "x")
-
-
 def test_the_users_own_tfds_directory_is_searched_too(tmp_path, monkeypatch):
     from train.datasets import cluttered_digits
 
