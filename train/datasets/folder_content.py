@@ -6,7 +6,7 @@ Pure questions on paths; `train.datasets.folder_tree` decides what they mean.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from train.datasets.class_names import check_spelling, class_name
@@ -72,34 +72,38 @@ class Content:
         return classes
 
 
-def read_content(root: Path) -> Content:
-    """Lists a folder and tells images, masks and other files apart."""
+def read_content(root: Path, split_names: Collection[str]) -> Content:
+    """Lists a folder and tells images, masks and other files apart.
+
+    Args:
+        root: the folder.
+        split_names: names of folders at the top that are splits if they hold classes,
+            in lower case. Beside one, masks/ is no class, whatever it holds.
+    """
     listing = list_folder(root)
     endings = image_endings()
-    inside = _by_top(listing.files)
-    folders: dict[str, list[str]] = {}
-    for path in listing.folders:
-        folders.setdefault(path.partition("/")[0], []).append(path)
-    trees = {TRIMAPS} & folders.keys()
-    # Where they hold photographs, "masks" is a class.
-    if is_mask_tree(root, inside.get(MASKS, [])):
-        trees.add(MASKS)
     images, others = [], []
     for file in listing.files:
         is_image = PurePosixPath(file).suffix.lower() in endings
-        if file.partition("/")[0] not in trees:
-            (images if is_image else others).append(file)
-    return Content(
-        root,
-        {
-            top: [f for f in found if f != top]
-            for top, found in folders.items()
-            if top not in trees
-        },
-        _by_top(images),
-        others,
-        [file for tree in sorted(trees) for file in inside.get(tree, [])],
-        listing.repeated,
+        (images if is_image else others).append(file)
+    folders: dict[str, list[str]] = {}
+    for path in listing.folders:
+        top, slash, _ = path.partition("/")
+        folders.setdefault(top, []).extend([path] if slash else [])
+    files = _by_top(listing.files)
+    content = Content(root, folders, _by_top(images), others, [], listing.repeated)
+    trees = {TRIMAPS} & folders.keys()
+    in_splits = any(
+        top.lower() in split_names and content.holds_classes(top) for top in folders
+    )
+    if MASKS in folders and (in_splits or is_mask_tree(root, files.get(MASKS, []))):
+        trees.add(MASKS)
+    return dataclasses.replace(
+        content,
+        folders={top: found for top, found in folders.items() if top not in trees},
+        images={top: f for top, f in content.images.items() if top not in trees},
+        others=[file for file in others if file.partition("/")[0] not in trees],
+        masks=[file for tree in sorted(trees) for file in files.get(tree, [])],
     )
 
 

@@ -51,9 +51,9 @@ def read_tree(root: Path, split: str, *, train_split: str = "train") -> Tree:
     if not root.is_dir():
         what = "is a file; unpack it first" if root.exists() else "does not exist"
         raise ValueError(f"The image folder {root} {what}.")
-    content = read_content(root)
     names = {name for names in SPLIT_FOLDERS.values() for name in names}
     names.add(train_split.lower())
+    content = read_content(root, names)
     splits = [top for top in content.tops if content.holds_classes(top)]
     if any(top.lower() in names for top in splits):
         tree = _read_split_tree(content, splits, split, train_split)

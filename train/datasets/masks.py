@@ -18,7 +18,7 @@ from train.datasets.decoding import mask_levels
 from train.datasets.memory import name_skipped
 
 TRIMAPS, MASKS = "trimaps", "masks"  # value 1 is the object; white is the object
-_SAMPLES = 4
+_SAMPLES = 8
 
 
 def find_masks(
@@ -54,19 +54,25 @@ def find_masks(
 def is_mask_tree(root: Path, files: Sequence[str]) -> bool:
     """Whether the files of a folder are masks, not photographs of a class "masks".
 
-    Masks are PNG of black and white alone, with some white in them.
+    Most of a sample must be PNG of black and one level more (255, or 1), and not all
+    of them black.
     """
-    white = False
-    for file in files[:: max(1, len(files) // _SAMPLES)]:
-        try:
-            with Image.open(root / file) as image:
-                is_png, values = image.format == "PNG", mask_levels(image)
-        except Exception:  # no image at all, or a broken one
-            return False
-        if not is_png or not np.isin(values, (0, 255)).all():
-            return False
-        white = white or bool(values.any())
-    return white
+    sample = files[:: max(1, len(files) // _SAMPLES)]
+    levels = [_levels(root / file) for file in sample]
+    masks = [found for found in levels if found in ({0}, {0, 1}, {0, 255}, {1}, {255})]
+    return 2 * len(masks) > len(sample) and any(found != {0} for found in masks)
+
+
+def _levels(file: Path) -> set[int]:
+    """The grey levels of a PNG; none if it is no PNG or has colours."""
+    try:
+        with Image.open(file) as image:
+            colours = np.asarray(image.convert("RGB"))
+            if image.format != "PNG" or np.ptp(colours, axis=-1).any():
+                return set()
+            return {int(level) for level in np.unique(mask_levels(image))}
+    except Exception:  # no image, or a broken one
+        return set()
 
 
 def _by_key(root: Path, files: Sequence[str]) -> dict[str, str]:
