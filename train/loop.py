@@ -188,6 +188,8 @@ class Loop:
             for name, value in self._scores.items()
             if name == "accuracy" or name.rpartition("/")[2] in _SHOWN_LAYER
         }
+        if self._validation:
+            shown["held-out accuracy"] = self._validation["accuracy"]
         self._display.evaluation(self.step, shown)
         if self._records is not None and self._config.output.pictures:
             self._draw(self._records)
