@@ -136,9 +136,9 @@ def _find_split(content: Content, splits: list[str], split: str) -> str:
         if top.lower() in names:
             raise NoSplitError(
                 f"{content.root / top} holds {len(content.images[top])} images without "
-                "class folders, so that their classes are unknown; sort them into "
-                "class folders, or move it away, and a fifth of the training images "
-                "is held out instead."
+                "class folders, so that their classes are unknown. Move it away, and a "
+                "fifth of the training images is held out to test on; or sort its "
+                "images into class folders; or give --data.validation 0.2."
             )
     found = ", ".join(f"{top}/" for top in splits)
     wanted = " or ".join(f"{name}/" for name in names)
