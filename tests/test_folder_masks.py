@@ -7,7 +7,13 @@ import pytest
 from PIL import Image
 
 from tests.test_folder_layouts import sentences_anew  # noqa: F401
-from tests.test_folder_source import make_tree, open_folder, paths_of, save
+from tests.test_folder_source import (
+    make_tree,
+    open_folder,
+    paths_of,
+    rectangle_of,
+    save,
+)
 from train.datasets import UnreadableImageError
 
 
@@ -127,7 +133,7 @@ def test_white_is_the_object_in_masks_of_any_mode(tmp_path, mode):
     source = open_folder(tmp_path)
     assert source.info.truth == open_folder(tmp_path, "test").info.truth == "mask"
     np.testing.assert_array_equal(source[0].mask, white)
-    np.testing.assert_allclose(source[0].rectangle, [3.5, 5, 1.5, 2, 0])
+    np.testing.assert_allclose(rectangle_of(source, 0), [3.5, 5, 1.5, 2, 0])
 
 
 def test_what_is_transparent_is_not_the_object(tmp_path):

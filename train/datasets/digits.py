@@ -92,7 +92,7 @@ def _generated(
         raise _no_split(stored)
     positions = np.arange(cluttered_digits.SPLIT_SIZES[stored])
     if validation > 0 and (held or split == train_split):
-        labels = [cluttered_digits.label_of(stored, index) for index in positions]
+        labels = [cluttered_digits.label_of(stored, int(index)) for index in positions]
         positions = hold_out([*map(str, positions)], labels, validation)[held]
     positions = positions[:max_examples]
     info = DatasetInfo(

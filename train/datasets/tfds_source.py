@@ -180,7 +180,7 @@ def _part(
     builder: Any, split: str, count: int, share: float, *, held: bool
 ) -> np.ndarray:
     """Positions of the training images that are held out, or of those that stay."""
-    labels = np.zeros(count, int)
+    labels = [0] * count
     if count <= _MANY:  # else each class has its share up to chance
         import tensorflow_datasets as tfds
 
