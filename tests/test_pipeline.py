@@ -16,6 +16,8 @@ import pytest
 from train import pipeline
 from train.data_config import DataConfig
 from train.datasets import DatasetInfo, Example, Truth, UnreadableImageError
+from train.datasets.base import WrongLabelError
+from train.datasets.holding_out import HELD_OUT
 from train.datasets.memory import estimated_bytes, load_into_memory
 from train.pipeline import eval_batches, input_shape, load_source, train_batches
 from train.prefetch import prefetch_to_device
@@ -221,6 +223,43 @@ def test_evaluation_is_not_augmented():
         np.testing.assert_array_equal(batch["image"][row], Numbered(3)[row].image)
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_crop_area_of_one_trains_on_the_largest_central_square(in_memory, jitter):
+    source = load_into_memory(Numbered(3)) if in_memory else Numbered(3)
+    cropped = DataConfig(eval_crop=0.5, color_jitter=jitter)
+    whole = dataclasses.replace(cropped, eval_crop=1.0)
+    assert_equal(
+        take(train_batches(source, cropped, 3, seed=0), 2),
+        take(train_batches(source, whole, 3, seed=0), 2),
+    )
+    (small,), (large,) = (eval_batches(source, c, 3) for c in (cropped, whole))
+    assert (small["image"] != large["image"]).any()
+
+
+@dataclasses.dataclass(frozen=True)
+class Mislabelled(Numbered):
+    """The last image has a label that is no class."""
+
+    label: int = -1
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        last = index == self.count - 1
+        return dataclasses.replace(example, label=self.label) if last else example
+
+
+@pytest.mark.parametrize("label", [-1, 4, 255])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_label_that_is_no_class_is_refused_in_training_too(label, in_memory):
+    source = Mislabelled(4, label=label)
+    source = load_into_memory(source) if in_memory else source
+    config = DataConfig(on_bad_image="skip", crop_area=(0.5, 1.0))
+    for make in (eval_batches, lambda *all_: train_batches(*all_, seed=0)):
+        with pytest.raises(WrongLabelError, match=f"image 3 has label {label}, and"):
+            take(iter(make(source, config, 4)), 1)
+
+
 def test_rotated_truth_refuses_a_change_of_aspect():
     config = DataConfig(crop_area=(0.5, 1), crop_aspect=(0.75, 1.33))
     with pytest.raises(
@@ -304,10 +343,18 @@ def test_load_source_passes_the_configuration_on(monkeypatch):
     )
     load_source(config, "train")
     load_source(config, "eval")
+    held_out = dataclasses.replace(config, validation=0.1, train_split="small")
+    with pytest.raises(ValueError, match=r"held out; train with --data\.validation"):
+        load_source(config, "validation")
+    load_source(held_out, "validation")
+    assert calls.pop()[1:] == (
+        HELD_OUT,
+        calls[0][2] | {"max_examples": None, "train_split": "small", "validation": 0.1},
+    )
     assert [call[:2] for call in calls] == [("folder:x", "train"), ("folder:x", "val")]
     assert [call[2]["max_examples"] for call in calls] == [5, 6]
     assert [call[2]["on_bad_image"] for call in calls] == ["skip", "skip"]
-    with pytest.raises(ValueError, match='"train" or "eval", got \'test\''):
+    with pytest.raises(ValueError, match='"eval" or "validation", got \'test\''):
         load_source(config, "test")
 
 
@@ -369,6 +416,10 @@ def test_prefetch_raises_what_went_wrong_and_stops_its_thread():
         ({"crop_aspect": (2.0, 1.0)}, "data.crop_aspect must be 0 < smallest"),
         ({"color_jitter": 1.0}, r"data.color_jitter must be in \[0, 1\), got 1.0"),
         ({"eval_crop": 0.0}, r"data.eval_crop must be in \(0, 1\]"),
+        ({"validation": 1.0}, r"data.validation must be in \[0, 1\), got 1.0"),
+        ({"validation": -0.1}, r"data.validation must be in \[0, 1\)"),
+        ({"eval_split": " "}, "data.eval_split must not be empty"),
+        ({"train_split": ""}, "data.train_split must not be empty"),
         ({"workers": -1}, "data.workers must be >= 0"),
         ({"threads": 0}, "data.threads must be >= 1"),
         ({"memory_limit_mb": -1}, "data.memory_limit_mb must be >= 0"),

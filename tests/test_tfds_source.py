@@ -1,11 +1,16 @@
 """Prepared TFDS sets as data sources, on mocked data: nothing is downloaded."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from tests.test_folder_layouts import sentences_anew  # noqa: F401
 from train.data_config import DataConfig
 from train.datasets import UnreadableImageError, open_source, tfds_source
+from train.datasets.base import WrongLabelError
+from train.datasets.holding_out import HELD_OUT
 from train.pipeline import eval_batches, load_source
 
 HEIGHT, WIDTH = 20, 40
@@ -167,15 +172,6 @@ def test_a_set_without_images_and_labels_is_refused(tmp_path):
         open_source("tfds:imdb_reviews", "train", data_dir=tmp_path)
 
 
-def test_splits_are_found_or_listed():
-    stored = tfds_source._stored_split
-    assert stored(["train", "test", "validation"], "test", "x") == "test"
-    assert stored(["train", "validation"], "test", "x") == "validation"
-    assert stored(["train", "validation"], "validation", "x") == "validation"
-    with pytest.raises(ValueError, match="x has no split 'test'; it has train, dev"):
-        stored(["train", "dev"], "test", "x")
-
-
 def test_the_users_own_tfds_directory_is_searched_too(tmp_path, monkeypatch):
     from train.datasets import cluttered_digits
 
@@ -190,3 +186,156 @@ def test_the_users_own_tfds_directory_is_searched_too(tmp_path, monkeypatch):
     same = open_source("digits", "test", data_dir=tmp_path)
     np.testing.assert_array_equal(source[1].image, same[1].image)
     np.testing.assert_array_equal(rectangle_of(source), rectangle_of(same))
+
+
+# Labels
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("memory_limit_mb", [0, 100])
+@pytest.mark.parametrize("on_bad_image", ["raise", "skip"])
+def test_images_without_labels_are_refused_by_name(
+    tmp_path, split, memory_limit_mb, on_bad_image
+):
+    config = DataConfig(
+        "tfds:imagenet2012",
+        data_dir=str(tmp_path),
+        image_size=8,
+        memory_limit_mb=memory_limit_mb,
+        on_bad_image=on_bad_image,
+    )
+
+    def evaluate():
+        source = load_source(config, "train" if split == "train" else "eval")
+        return list(eval_batches(source, config, 2))
+
+    with (
+        mocked(*[example() | {"label": -1}] * 4),
+        pytest.raises(ValueError, match=rf"imagenet2012 {split} has no labels") as seen,
+    ):
+        evaluate()
+    message = str(seen.value)
+    assert "--data.eval-split validation" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("label", [1000, 7777])
+def test_a_label_beyond_the_classes_is_refused_by_name(tmp_path, label):
+    with mocked(example(), example() | {"label": label}):
+        source = open_source("tfds:imagenet2012", "train", data_dir=tmp_path)
+        assert source[0].label == 2
+        with pytest.raises(WrongLabelError, match=f"example 1 has label {label}, and"):
+            source[1]
+
+
+# Splits
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """`cluttered_digits` of few images, as any prepared set: made by split sizes."""
+    from train.datasets import cluttered_digits
+
+    def prepare(**sizes):
+        monkeypatch.setattr(cluttered_digits, "SPLIT_SIZES", sizes)
+        open_source("digits", next(iter(sizes)), data_dir=tmp_path)
+        return DataConfig("tfds:cluttered_digits", data_dir=str(tmp_path))
+
+    return prepare
+
+
+def images_of(config, split):
+    source = load_source(config, split)
+    return [source[index].image.tobytes() for index in range(len(source))]
+
+
+def test_slices_are_splits(small):
+    config = small(train=40)
+    sliced = dataclasses.replace(
+        config, train_split="train[:80%]", eval_split="train[80%:]"
+    )
+    train, test = images_of(sliced, "train"), images_of(sliced, "eval")
+    assert (len(train), len(test)) == (32, 8)
+    whole = dataclasses.replace(config, eval_split="train[:10]+train[35:]")
+    assert train + test == images_of(whole, "train")
+    assert len(images_of(whole, "eval")) == 15
+
+
+def test_images_that_are_trained_on_too_are_named(small, caplog):
+    config = dataclasses.replace(small(train=40), eval_split="train[80%:]")
+    assert len(images_of(config, "eval")) == 8
+    assert "also in its training split train" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("name", ["tfds:cluttered_digits", "digits"])
+def test_a_set_without_a_test_split_says_how_to_hold_images_out(small, name):
+    config = dataclasses.replace(small(train=40), name=name)
+    with pytest.raises(ValueError, match="no split 'test'") as caught:
+        load_source(config, "eval")
+    if name != "digits":
+        message = str(caught.value)
+        assert "it has train." in message
+        assert "--data.train-split train[:80%] --data.eval-split train[80%:]" in message
+        assert "--data.validation 0.2" in message
+
+
+@pytest.mark.parametrize("split", ["train[80%", "train[30:50:2]", "train[50:60]"])
+def test_a_slice_that_is_none_is_refused(small, split):
+    config = dataclasses.replace(small(train=40), eval_split=split)
+    with pytest.raises(ValueError, match=r"no images 'train.*written as train\[80%:\]"):
+        load_source(config, "eval")
+
+
+def test_an_unknown_split_lists_those_there_are(small):
+    config = dataclasses.replace(small(train=20, test=5), eval_split="dev[:5]")
+    with pytest.raises(ValueError, match=r"has no split 'dev'; it has t.*, t"):
+        load_source(config, "eval")
+
+
+@pytest.mark.parametrize("eval_split", ["test", "validation"])
+def test_held_out_images_stand_in_for_a_missing_test_split(small, eval_split, caplog):
+    config = dataclasses.replace(small(train=60), validation=0.2, eval_split=eval_split)
+    train, held = images_of(config, "train"), images_of(config, "validation")
+    assert images_of(config, "eval") == held
+    assert load_source(config, "eval").info.split == "validation"
+    whole = images_of(dataclasses.replace(config, validation=0.0), "train")
+    assert sorted(train + held) == sorted(whole)
+    said = any("has no test split, so the held-out" in m for m in caplog.messages)
+    assert said == (eval_split == "test")
+
+
+def test_held_out_images_are_a_share_of_each_class_and_the_same_without_tfds(
+    small, monkeypatch
+):
+    config = dataclasses.replace(small(train=200, test=5), validation=0.25)
+    source = load_source(config, "validation")
+    held = np.bincount([source[i].label for i in range(len(source))], minlength=10)
+    training = load_source(config, "train")
+    kept = np.bincount([training[i].label for i in range(len(training))], minlength=10)
+    np.testing.assert_allclose(held, 0.25 * (held + kept), atol=1)
+    prepared = images_of(config, "validation"), images_of(config, "train")
+    digits = dataclasses.replace(config, name="digits")
+    assert (images_of(digits, "validation"), images_of(digits, "train")) == prepared
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert (images_of(digits, "validation"), images_of(digits, "train")) == prepared
+    few = dataclasses.replace(digits, train_examples=7)
+    assert images_of(few, "train") == prepared[1][:7]
+
+
+def test_a_split_called_validation_is_its_own(tmp_path):
+    with mocked(*[example(), example() | {"label": 5}] * 4):
+        config = DataConfig(
+            "tfds:imagenet2012", data_dir=str(tmp_path), validation=0.25,
+            eval_split="validation",
+        )  # fmt: skip
+        assert load_source(config, "eval").info.num_examples == 8
+        assert load_source(config, "validation").info.num_examples == 2
+        assert load_source(config, "train").info.num_examples == 6
+
+
+def test_large_sets_are_held_out_without_reading_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_source, "_MANY", 3)
+    with mocked(*[example()] * 40):
+        options = {"data_dir": tmp_path, "validation": 0.25}
+        assert len(open_source("tfds:cars196", HELD_OUT, **options)) == 10
+        assert len(open_source("tfds:cars196", "train", **options)) == 30

@@ -44,3 +44,34 @@ def test_an_evaluation_may_be_repeated(folder):
     )
     np.testing.assert_array_equal(first, second)
     assert len(first) == 16  # 15 and one to fill up
+
+
+def test_held_out_images_are_fed_once_each_and_never_in_training(folder):
+    assert feed_of(folder).validation_source is None
+    assert feed_of(folder).validation_batches() is None
+    feed = feed_of(folder, validation=0.25)
+    batches, held_out = feed.validation_batches(), feed.validation_source
+    assert batches is not None
+    assert held_out is not None
+    labels = np.concatenate([batch["label"] for batch in batches])
+    weights = np.concatenate([batch["weight"] for batch in batches])
+    np.testing.assert_array_equal(labels[weights == 1], [0, 0, 1, 1, 2, 2])
+    assert feed.inputs.num_examples == 18
+    held, trained, tested = (
+        {source[index].image.tobytes() for index in range(len(source))}
+        for source in (held_out, feed.train_source, feed.eval_source)
+    )
+    assert (len(held), len(trained), len(tested)) == (6, 18, 15)
+    assert held.isdisjoint(trained | tested)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_what_is_held_out_does_not_depend_on_the_seed(folder, seed):
+    feed = feed_of(folder, validation=0.25)
+    feed._config = dataclasses.replace(feed._config, seed=seed)
+    found = feed.validation_source
+    expected = feed_of(folder, validation=0.25).validation_source
+    assert found is not None
+    assert expected is not None
+    for index in range(len(expected)):
+        np.testing.assert_array_equal(found[index].image, expected[index].image)

@@ -30,11 +30,13 @@ class EvaluateConfig:
     workdir: Path
     """Directory of the run."""
     checkpoint: str = "latest"
-    """Which checkpoint: latest, best, or the number of a step."""
+    """Which checkpoint: latest, best on held-out images (data.validation), or the
+    number of a step."""
     batch_size: int | None = None
     """Images at a time; none: as in training."""
     split: str | None = None
-    """Split to score; none: the run's own evaluation split."""
+    """Split to score, or validation for the held-out training images; none: the run's
+    own evaluation split."""
     train_images: bool = False
     """Also score the training images, which shows the gap between the two."""
     equivariance_images: int = 500
@@ -53,7 +55,8 @@ class PredictConfig:
     output: Path | None = None
     """Directory for the pictures and predictions.json; none: WORKDIR/predictions."""
     checkpoint: str = "latest"
-    """Which checkpoint: latest, best, or the number of a step."""
+    """Which checkpoint: latest, best on held-out images (data.validation), or the
+    number of a step."""
 
 
 @dataclass(frozen=True)

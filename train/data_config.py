@@ -16,8 +16,17 @@ class DataConfig:
     data_dir: str | None = None
     """Where prepared data sets live. Default: $CRAM_JAX_DATA or ~/.cache/cram_jax."""
 
+    train_split: str = "train"
+    """Split to train on. Slices of TFDS sets work here and below, as in
+    "train[:80%]"."""
+
     eval_split: str = "test"
     """Split to evaluate on; "test" also finds a set's only validation split."""
+
+    validation: float = 0.0
+    """Share of the training images of each class that is held out of training: they
+    are scored at each evaluation and choose the best checkpoint, which the test images
+    never do. 0: none, and no checkpoint is best."""
 
     train_examples: int | None = None
     """Train on this many images only (a fixed subset). Default: all."""
@@ -79,6 +88,14 @@ class DataConfig:
         for field in ("train_examples", "eval_examples", "image_size"):
             value = getattr(self, field)
             _require(value is None or value >= 1, f"data.{field} must be >= 1", value)
+        _require(
+            0.0 <= self.validation < 1.0,
+            "data.validation must be in [0, 1)",
+            self.validation,
+        )
+        for field in ("train_split", "eval_split"):
+            value = getattr(self, field)
+            _require(value.strip() != "", f"data.{field} must not be empty", value)
         low, high = self.crop_area
         _require(
             0.0 < low <= high <= 1.0,

@@ -16,6 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from train.cli import EvaluateConfig
+from train.data_config import DataConfig
+from train.datasets.holding_out import HELD_OUT
 from train.equivariance_error import PICTURE, draw_curves, equivariance_scores
 from train.errors import DONE, UserError
 from train.evaluation import Evaluator
@@ -72,6 +74,23 @@ def _is_evaluation(path: Path) -> bool:
     return isinstance(values, dict) and isinstance(values.get("step"), int)
 
 
+def _split_of(data: DataConfig, split: str) -> str:
+    """What `split` is called here: "validation" is what the run held out, if it did."""
+    is_own = data.validation == 0 or split == data.eval_split
+    return HELD_OUT if split == "validation" and not is_own else split
+
+
+def _same_images(data: DataConfig) -> bool:
+    """Whether the split that is scored is exactly what was trained on."""
+    is_training = data.eval_split == data.train_split
+    return is_training and data.eval_examples == data.train_examples
+
+
+def _key(split: str) -> str:
+    """Name of a split's scores in the file, where two names have another meaning."""
+    return f"{split}_split" if split in ("step", "equivariance") else split
+
+
 def _equivariance(
     options: EvaluateConfig,
     task: Task,
@@ -109,7 +128,8 @@ def evaluate(options: EvaluateConfig) -> int:
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
     data = config.data
     if options.split is not None:
-        data = dataclasses.replace(data, eval_split=options.split)
+        eval_split = _split_of(data, options.split)
+        data = dataclasses.replace(data, eval_split=eval_split)
     feed = Feed(
         dataclasses.replace(
             config,
@@ -122,14 +142,15 @@ def evaluate(options: EvaluateConfig) -> int:
         trained.experiment.task, truth=feed.eval_source.info.truth
     )
     evaluator = Evaluator(task, parallel)
-    scored = {data.eval_split: feed.eval_batches()}
-    if options.train_images:
-        scored["train"] = feed.train_images()
+    main = _key(feed.eval_source.info.split)
+    scored = {main: feed.eval_batches()}
+    if options.train_images and not _same_images(data):
+        scored["train" if main != "train" else "train_images"] = feed.train_images()
     console = Console()
     result: dict[str, Any] = {"step": int(trained.step)}
     for split, batches in scored.items():
         scores = evaluator.scores(trained.variables, trained.step, batches)
-        if split == data.eval_split and options.equivariance_images > 0:
+        if split == main and options.equivariance_images > 0:
             moving, result["equivariance"] = _equivariance(
                 options, task, trained, batches, parallel, outputs
             )

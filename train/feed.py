@@ -67,6 +67,14 @@ class Feed:
             return load_source(self._data, "eval")
 
     @cached_property
+    def validation_source(self) -> Source | None:
+        """The training images that are held out, if any; raises as `train_source`."""
+        if self._data.validation == 0:
+            return None
+        with _named_errors():
+            return load_source(self._data, "validation")
+
+    @cached_property
     def inputs(self) -> Inputs:
         """Shape and meaning of the images.
 
@@ -105,26 +113,29 @@ class Feed:
 
     @cached_property
     def _evaluation(self) -> EvalIterable:
-        with _named_errors():
-            return eval_batches(
-                self.eval_source,
-                self._data,
-                self._config.batch_size,
-                **self._process,
-            )
+        return self._once(self.eval_source)
 
     def eval_batches(self) -> EvalIterable:
         """All evaluation images once; the last batch is padded."""
         return self._evaluation
 
+    @cached_property
+    def _validation(self) -> EvalIterable | None:
+        source = self.validation_source
+        return None if source is None else self._once(source)
+
+    def validation_batches(self) -> EvalIterable | None:
+        """All held-out images once, seen as in evaluation; None if there are none."""
+        return self._validation
+
     def train_images(self) -> EvalIterable:
         """All training images once, seen as in evaluation."""
+        return self._once(self.train_source)
+
+    def _once(self, source: Source) -> EvalIterable:
         with _named_errors():
             return eval_batches(
-                self.train_source,
-                self._data,
-                self._config.batch_size,
-                **self._process,
+                source, self._data, self._config.batch_size, **self._process
             )
 
     def fixed_batch(self, count: int) -> Batch:

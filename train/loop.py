@@ -52,6 +52,7 @@ class Loop:
         self._checkpoints = Checkpoints(config.workdir, config.checkpoint)
         self.state = experiment.initial_state()
         self.step, self._seconds_before, self._scores = 0, 0.0, {}
+        self._validation: dict[str, float] = {}
         if not self._restore() and config.model.pretrained is not None:
             self.state = experiment.initial_state(display.message)
         self._batches = feed.train_batches(self.step, parallel.place_batch)
@@ -71,6 +72,7 @@ class Loop:
         self.step, state, record = found
         self.state = parallel.place(jax.device_get(state))
         self._seconds_before, self._scores = record["seconds"], record["scores"]
+        self._validation = record.get("validation", {})
         self._display.message(f"Going on from the checkpoint of step {self.step}.")
         return True
 
@@ -178,11 +180,16 @@ class Loop:
             variables, step, self._feed.eval_batches()
         )
         self._write("eval", self._scores)
+        if (held_out := self._feed.validation_batches()) is not None:
+            self._validation = self._evaluator.scores(variables, step, held_out)
+            self._write("validation", self._validation)
         shown = {
             name: value
             for name, value in self._scores.items()
             if name == "accuracy" or name.rpartition("/")[2] in _SHOWN_LAYER
         }
+        if self._validation:
+            shown["held-out accuracy"] = self._validation["accuracy"]
         self._display.evaluation(self.step, shown)
         if self._records is not None and self._config.output.pictures:
             self._draw(self._records)
@@ -208,9 +215,11 @@ class Loop:
             "data_step": self.step,
             "seconds": self._seconds(),
             "scores": self._scores,
+            "validation": self._validation,
             "config": to_dict(self._config),
         }
-        score = self._scores.get("accuracy") if self._evaluates() else None
+        # The test images choose nothing.
+        score = self._validation.get("accuracy") if self._evaluates() else None
         state = self._experiment.parallel.fetchable(self.state)
         self._checkpoints.save(self.step, state, record, score)
 
@@ -219,7 +228,9 @@ class Loop:
         if not self._is_writer:
             return
         workdir = self._config.workdir
-        write_json(workdir / RESULT_FILE, {"step": self.step, **self._scores})
+        held_out = {"validation": self._validation} if self._validation else {}
+        result = {"step": self.step, **self._scores, **held_out}
+        write_json(workdir / RESULT_FILE, result)
         film = pictures.save_film(workdir)
         film_note = f", {film.name}" if film else ""
         self._display.message(

@@ -11,8 +11,14 @@ import numpy as np
 
 from train.batches import EvalBatches, TrainBatches
 from train.data_config import DataConfig
-from train.datasets import Source, open_source
-from train.datasets.memory import MemorySource, estimated_bytes, load_into_memory
+from train.datasets import NoSplitError, Source, open_source
+from train.datasets.holding_out import HELD_OUT
+from train.datasets.memory import (
+    MemorySource,
+    estimated_bytes,
+    load_into_memory,
+    say_once,
+)
 from train.rows import Batch, input_shape
 from train.workers import in_workers, signals_blocked
 
@@ -39,29 +45,62 @@ def load_source(config: DataConfig, split: str) -> Source:
 
     Args:
         config: names the set and its limits.
-        split: "train", or "eval" for `config.eval_split`.
+        split: "train"; "eval" for `config.eval_split`; "validation" for the training
+            images that `config.validation` holds out.
 
     Raises:
-        ValueError: the set or split is unknown or breaks a rule; an image that cannot
-            be read is named (`UnreadableImageError`).
+        ValueError: the set or split is unknown or breaks a rule, or nothing is held
+            out; an image that cannot be read is named (`UnreadableImageError`).
     """
-    if split not in ("train", "eval"):
-        raise ValueError(f'split must be "train" or "eval", got {split!r}.')
-    training = split == "train"
-    source = open_source(
-        config.name,
-        "train" if training else config.eval_split,
-        data_dir=config.data_dir,
-        max_examples=config.train_examples if training else config.eval_examples,
-        boxes_file=config.boxes_file,
-        box_max_inside=config.box_max_inside,
-        on_bad_image=config.on_bad_image,
-    )
+    if split == "train":
+        source = _open(config, config.train_split, config.train_examples)
+    elif split == "eval":
+        source = _open_eval(config)
+    elif split == "validation":
+        if config.validation == 0:
+            raise ValueError(
+                "No training images are held out; train with --data.validation 0.1."
+            )
+        source = _open(config, HELD_OUT, None)
+    else:
+        raise ValueError(
+            f'split must be "train", "eval" or "validation", got {split!r}.'
+        )
     if estimated_bytes(source) > config.memory_limit_mb * 1e6:
         return source
     return load_into_memory(
         source, on_bad_image=config.on_bad_image, threads=config.threads
     )
+
+
+def _open(config: DataConfig, split: str, max_examples: int | None) -> Source:
+    return open_source(
+        config.name,
+        split,
+        data_dir=config.data_dir,
+        max_examples=max_examples,
+        boxes_file=config.boxes_file,
+        box_max_inside=config.box_max_inside,
+        on_bad_image=config.on_bad_image,
+        train_split=config.train_split,
+        validation=config.validation,
+    )
+
+
+def _open_eval(config: DataConfig) -> Source:
+    """The images to evaluate on: where the set has none, those that are held out."""
+    try:
+        return _open(config, config.eval_split, config.eval_examples)
+    except NoSplitError:
+        if config.validation == 0 or config.eval_split not in ("test", "validation"):
+            raise
+        source = _open(config, HELD_OUT, config.eval_examples)
+        if config.eval_split == "test":
+            say_once(
+                f"{config.name} has no test split, so the held-out training images are"
+                " evaluated: scores of the best checkpoint, which they choose, flatter."
+            )
+        return source
 
 
 def train_batches(

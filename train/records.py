@@ -48,8 +48,8 @@ def forget_after(path: Path, step: int) -> None:
 class Records:
     """Writes records of one run.
 
-    A record has "kind" ("train" or "eval"), "step", "epoch", "seconds" (of training,
-    over all starts) and metrics.
+    A record has "kind" ("train", "eval" or "validation", for held-out training
+    images), "step", "epoch", "seconds" (of training, over all starts) and metrics.
     """
 
     def __init__(self, workdir: Path, start_step: int, *, tensorboard: bool):

@@ -34,11 +34,16 @@ class Trained:
         return self.experiment.config
 
 
-def _chosen_step(checkpoints: Checkpoints, name: str) -> int | None:
+def _chosen_step(checkpoints: Checkpoints, name: str, validation: float) -> int | None:
     """The step of a named checkpoint; None for the latest that can be read."""
     if name == "latest":
         return None
     if name == "best":
+        if validation == 0:
+            raise UserError(
+                "No checkpoint is best, for this run held no images out to choose by;"
+                " use --checkpoint latest, or train with --data.validation 0.1."
+            )
         best = checkpoints.best_step()
         if best is None:
             raise UserError(
@@ -80,7 +85,7 @@ def restore_trained(workdir: Path, checkpoint: str, parallel: JitParallel) -> Tr
     checkpoints = Checkpoints(workdir, config.checkpoint, read_only=True)
     try:
         like = experiment.initial_state()
-        step = _chosen_step(checkpoints, checkpoint)
+        step = _chosen_step(checkpoints, checkpoint, config.data.validation)
         if step is None:
             found = checkpoints.restore_latest(like, print)
             if found is None:

@@ -7,7 +7,13 @@ import dataclasses
 import numpy as np
 
 from train.data_config import DataConfig
-from train.datasets.base import DatasetInfo, Example, Source, UnreadableImageError
+from train.datasets.base import (
+    DatasetInfo,
+    Example,
+    Source,
+    UnreadableImageError,
+    checked_label,
+)
 from train.datasets.memory import MemorySource, name_skipped
 from train.transforms import (
     View,
@@ -42,13 +48,16 @@ class RowMaker:
     Attributes:
         source: the images.
         config: their size, crops and colours, and what to do about an unreadable one:
-            with "skip" the next readable image takes its place, with weight 0.
+            with "skip" the next readable image takes its place, with weight 0. In
+            training its `eval_crop` is 1, the largest central square.
         augments: crops and colours are drawn at random, by the generators given.
         table: the rows made beforehand, or None.
     """
 
     def __init__(self, source: Source, config: DataConfig, *, training: bool) -> None:
         plain = config.crop_area == (1, 1) and config.color_jitter == 0
+        # The crop of evaluation is evaluation's alone.
+        config = dataclasses.replace(config, eval_crop=1.0) if training else config
         self.source, self.config = source, config
         self.augments = training and not plain
         image_bytes = np.prod(input_shape(source.info, config)) * len(source)
@@ -112,7 +121,7 @@ def _choose_view(
     rng: np.random.Generator | None,
     out_size: tuple[int, int],
 ) -> View:
-    """A random crop, or without `rng` the view of evaluation."""
+    """A random crop, or without `rng` the central one of side `eval_crop`."""
     size = example.image.shape[:2]
     if rng is None or config.crop_area == (1, 1):
         view = eval_view(size, out_size, config.eval_crop)
@@ -156,7 +165,9 @@ def _read(source: Source, index: int, on_bad_image: str) -> tuple[Example, bool]
     """An example, and whether it is the one asked for or the next readable one."""
     for later in range(len(source)):
         try:
-            return source[(index + later) % len(source)], later == 0
+            example = source[(index + later) % len(source)]
+            checked_label(example.label, source.info, name=f"image {index + later}")
+            return example, later == 0
         except UnreadableImageError as error:
             if on_bad_image == "raise":
                 raise
@@ -165,7 +176,7 @@ def _read(source: Source, index: int, on_bad_image: str) -> tuple[Example, bool]
 
 
 def _make_table(source: Source, config: DataConfig) -> Batch:
-    """All rows of a set, as evaluation sees them."""
+    """All rows of a set, none of them augmented."""
     table = empty_rows(source.info, config, len(source))
     upright, out_size = source.info.truth != "rotated", table["image"].shape[1:3]
     for row in range(len(source)):

@@ -225,7 +225,8 @@ class CheckpointConfig:
     keep_latest: int = 2
     """Newest checkpoints kept."""
     keep_best: int = 1
-    """Checkpoints of best test accuracy kept besides."""
+    """Checkpoints of best accuracy on held-out training images (data.validation) kept
+    besides; where none are held out, no checkpoint is best."""
 
     def __post_init__(self):
         """Checks ranges."""

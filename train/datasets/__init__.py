@@ -3,6 +3,7 @@
 from train.datasets.base import (
     DatasetInfo,
     Example,
+    NoSplitError,
     Source,
     Truth,
     UnreadableImageError,
@@ -12,6 +13,7 @@ from train.datasets.opening import default_data_dir, open_source
 __all__ = [
     "DatasetInfo",
     "Example",
+    "NoSplitError",
     "Source",
     "Truth",
     "UnreadableImageError",

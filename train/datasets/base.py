@@ -13,11 +13,21 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from train.errors import UserError
+
 Truth = Literal["rotated", "box", "mask", "none"]
 
 
 class UnreadableImageError(ValueError):
     """An image, or its annotation, cannot be used; the message names it."""
+
+
+class NoSplitError(ValueError):
+    """A data set does not have the split that was asked for; the message says which."""
+
+
+class WrongLabelError(UserError, ValueError):
+    """A label is no class of its set; the message names the image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +36,8 @@ class DatasetInfo:
 
     Attributes:
         name: as `open_source` was given it.
-        split: "train" or "test", or another name that the set has.
+        split: "train" or "test", another name that the set has, or "validation" for
+            what is held out of training.
         class_names: one per class; a label is an index into them.
         num_examples: images in this split.
         truth: "rotated": the object's true rotated rectangle. "box": its axis-aligned
@@ -82,3 +93,29 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Example:
         """Decodes one image; raises UnreadableImageError, which names it."""
         ...
+
+
+def checked_label(label: int, info: DatasetInfo, *, name: str, hint: str = "") -> int:
+    """The label, if it is a class of its set.
+
+    Args:
+        label: of one image.
+        info: of its split.
+        name: what messages call the image.
+        hint: end of the message, what to do about a split without labels.
+
+    Raises:
+        WrongLabelError: otherwise; -1 is how sets mark images without a label.
+    """
+    if 0 <= label < info.num_classes:
+        return int(label)
+    last = info.num_classes - 1
+    if label < 0:
+        raise WrongLabelError(
+            f"{info.name} {info.split} has no labels: {name} has label {label}, and "
+            f"classes are 0 to {last}{hint}."
+        )
+    raise WrongLabelError(
+        f"{name} has label {label}, and the classes of {info.name} are 0 to {last}; "
+        "correct the set."
+    )

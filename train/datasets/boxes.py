@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,16 @@ Box = tuple[float, float, float, float]
 
 def read_boxes(
     file: Path,
-    known_paths: Collection[str],
+    images: Sequence[str],
     *,
     max_inside: bool = False,
     skip_unknown: bool = False,
 ) -> dict[str, Box]:
-    """Boxes (xmin, ymin, xmax, ymax) by image path, as edges in pixels.
+    """Boxes (xmin, ymin, xmax, ymax) by `normal_path` of the image, edges in pixels.
 
     Args:
         file: a CSV file with the columns path, xmin, ymin, xmax, ymax.
-        known_paths: the folder's images, relative to it, with "/" (`normal_path`).
+        images: paths of the folder's images, relative to it, with "/".
         max_inside: xmax and ymax are the last pixel inside, not the far edge.
         skip_unknown: pass over boxes of images that the folder does not have, with one
             sentence in the log; not if it has none of them.
@@ -54,7 +54,17 @@ def read_boxes(
                 boxes[path] = _parse_box(row, where, max_inside)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} must be UTF-8 text: {error}.") from error
-    unknown = [path for path in boxes if path not in known_paths]
+    except csv.Error as error:
+        raise ValueError(f"{file} must be a CSV file: {error}.") from error
+    known: dict[str, str] = {}
+    for image in images:
+        other = known.setdefault(normal_path(image), image)
+        if other != image and normal_path(image) in boxes:
+            raise ValueError(
+                f"{file} has one box for two images whose paths read alike, "
+                f"{other!a} and {image!a}; rename one."
+            )
+    unknown = [path for path in boxes if path not in known]
     if unknown:
         sentence = (
             f"{len(unknown)} of the {len(boxes)} paths in {file} are not images of its "
@@ -65,12 +75,13 @@ def read_boxes(
         if not skip_unknown:
             raise ValueError(f"{sentence} --data.on-bad-image skip goes on without.")
         name_skipped(sentence)
-    return {path: box for path, box in boxes.items() if path in known_paths}
+    return {path: box for path, box in boxes.items() if path in known}
 
 
 def normal_path(path: str) -> str:
-    """One spelling per path: "/" between parts, composed Unicode."""
-    return unicodedata.normalize("NFC", path.replace("\\", "/"))
+    """One spelling per path: "/" between parts, no "./" before, composed Unicode."""
+    spelled = unicodedata.normalize("NFC", path.replace("\\", "/"))
+    return spelled.removeprefix("./")
 
 
 def box_rectangle(box: Box, height: int, width: int, *, name: str) -> np.ndarray:

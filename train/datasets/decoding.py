@@ -10,9 +10,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from train.datasets.base import UnreadableImageError
 
-EXTENSIONS = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
+# What Pillow lists beside images: documents, weather, films, and what it cannot decode.
+_NO_IMAGES = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"))
+
+
+def image_endings() -> frozenset[str]:
+    """Endings (".jpg") of the image files that Pillow reads, as installed here."""
+    Image.init()
+    # Its JPEG reader opens MPO, the JPEG of phones with two lenses, too.
+    readable = (Image.OPEN.keys() | {"MPO"}) - _NO_IMAGES
+    endings = Image.registered_extensions().items()
+    return frozenset(ending for ending, kind in endings if kind in readable)
 
 
 def decode_image(
@@ -45,18 +53,41 @@ def decode_image(
     return np.asarray(converted).reshape(converted.height, converted.width, channels)
 
 
-def decode_trimap(file: Path, height: int, width: int) -> np.ndarray:
-    """The object of a trimap (value 1) as uint8 [height, width] of 0 and 1.
+def decode_mask(file: Path, height: int, width: int, *, trimap: bool) -> np.ndarray:
+    """The object of a mask file as uint8 [height, width] of 0 and 1.
+
+    Args:
+        file: the mask.
+        height: of its image.
+        width: of its image.
+        trimap: the object has the value 1; else it is white (128 and more of 255).
 
     Raises:
-        UnreadableImageError: broken, or not of the size of its image.
+        UnreadableImageError: broken, not of the size of its image, or without object.
     """
     try:
         with Image.open(file) as image:
-            values = np.asarray(image)
+            values = np.asarray(image) if trimap else mask_levels(image)
     except Exception as error:
         raise UnreadableImageError(f"{file} {_reason(file, error)}") from error
-    return object_mask(values == 1, height, width, name=str(file))
+    present = values == 1 if trimap else values > 127
+    mask = object_mask(present, height, width, name=str(file))
+    if not mask.any():
+        wanted = "1 (the object)" if trimap else "255 (white, the object)"
+        found = ", ".join(str(int(value)) for value in np.unique(values)[:5])
+        raise UnreadableImageError(
+            f"{file} marks no object: it must have pixels of value {wanted}, and has "
+            f"{found}; correct or remove it."
+        )
+    return mask
+
+
+def mask_levels(image: Image.Image) -> np.ndarray:
+    """Grey levels 0 to 255 of a mask of any mode; what is transparent is black."""
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, "black")
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    return np.asarray(_eight_bits(image, "L"))
 
 
 def object_mask(present: np.ndarray, height: int, width: int, *, name: str):

@@ -11,9 +11,13 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from train.datasets import cluttered_digits
-from train.datasets.base import DatasetInfo, Example, Source
+from train.datasets.base import DatasetInfo, Example, NoSplitError, Source
+from train.datasets.holding_out import HELD_OUT, hold_out
 from train.transforms import isotropic_to_pixel
 
 _STALE_SECONDS = 24 * 3600.0
@@ -26,6 +30,8 @@ class GeneratedDigits:
     """The images made as they are asked for, about 2 ms each; no files, no TFDS."""
 
     info: DatasetInfo
+    stored_split: str
+    positions: np.ndarray
 
     def __len__(self) -> int:
         """The number of images."""
@@ -35,45 +41,70 @@ class GeneratedDigits:
         """Makes one image."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}.")
-        sample = cluttered_digits.make_sample(self.info.split, index)
+        position = int(self.positions[index])
+        sample = cluttered_digits.make_sample(self.stored_split, position)
         side = cluttered_digits.SIDE
         rectangle = isotropic_to_pixel(sample.rectangle, side, side)
         return Example(sample.image[..., None], sample.label, rectangle)
 
 
-def open_digits(
-    split: str, *, data_dir: Path, max_examples: int | None = None
-) -> Source:
-    """The first `max_examples` images of "train" (16,000) or "test" (2,000).
+def open_digits(split: str, *, data_dir: Path, **part: Any) -> Source:
+    """The images of "train" (16,000), "test" (2,000), a slice of them, or `HELD_OUT`.
 
     Prepares the set in `data_dir` at first use, about 40 s; an interrupted
     preparation leaves nothing behind that would be taken for the set. Where TFDS is
-    not installed the same images are made in memory instead, at every start.
+    not installed the same images are made in memory instead, at every start; slices
+    ("train[80%:]") are TFDS's.
+
+    Args:
+        split: which images.
+        data_dir: where the set is kept.
+        part: how many of them, and what is held out; see `from_builder`.
     """
-    if split not in cluttered_digits.SPLIT_SIZES:
-        known = " and ".join(cluttered_digits.SPLIT_SIZES)
-        raise ValueError(f"digits has no split {split!r}; it has {known}.")
+    sizes = cluttered_digits.SPLIT_SIZES
     if importlib.util.find_spec("tensorflow_datasets") is None:
         _log.warning("TFDS is not installed: making the digits in memory.")
-        return _generated(split, max_examples)
+        return _generated(split, **part)
     from train.datasets.tfds_source import from_builder
 
+    asked = {each.partition("[")[0] for each in split.split("+")}
+    if not asked <= {*sizes, HELD_OUT}:  # before 40 s of preparation
+        raise _no_split(split)
     builder = _prepared_builder(data_dir)
-    return from_builder(builder, split, name="digits", max_examples=max_examples)
+    return from_builder(builder, split, name="digits", **part)
 
 
-def _generated(split: str, max_examples: int | None) -> GeneratedDigits:
-    size = cluttered_digits.SPLIT_SIZES[split]
+def _no_split(split: str) -> NoSplitError:
+    known = " and ".join(cluttered_digits.SPLIT_SIZES)
+    return NoSplitError(f"digits has no split {split!r}; it has {known}.")
+
+
+def _generated(
+    split: str,
+    *,
+    max_examples: int | None = None,
+    train_split: str = "train",
+    validation: float = 0.0,
+) -> GeneratedDigits:
+    held = split == HELD_OUT and validation > 0
+    stored = train_split if held else split
+    if stored not in cluttered_digits.SPLIT_SIZES:
+        raise _no_split(stored)
+    positions = np.arange(cluttered_digits.SPLIT_SIZES[stored])
+    if validation > 0 and (held or split == train_split):
+        labels = [cluttered_digits.label_of(stored, int(index)) for index in positions]
+        positions = hold_out([*map(str, positions)], labels, validation)[held]
+    positions = positions[:max_examples]
     info = DatasetInfo(
         name="digits",
-        split=split,
+        split="validation" if held else split,
         class_names=cluttered_digits.CLASS_NAMES,
-        num_examples=min(size, max_examples or size),
+        num_examples=len(positions),
         truth="rotated",
         channels=1,
         image_size=(cluttered_digits.SIDE, cluttered_digits.SIDE),
     )
-    return GeneratedDigits(info)
+    return GeneratedDigits(info, stored, positions)
 
 
 def _prepared_builder(data_dir: Path):

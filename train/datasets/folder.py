@@ -1,8 +1,7 @@
-"""A folder of images as a data source, with boxes and trimaps where it has them."""
+"""A folder of images as a data source, with boxes and masks where it has them."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 
@@ -14,8 +13,11 @@ from train.datasets.boxes import (
     normal_path,
     read_boxes,
 )
-from train.datasets.decoding import decode_image, decode_trimap, stored_size
-from train.datasets.folder_tree import hash_order, read_tree
+from train.datasets.class_names import displayed_names
+from train.datasets.decoding import decode_image, decode_mask, stored_size
+from train.datasets.folder_tree import Labelled, read_tree
+from train.datasets.holding_out import HELD_OUT, hash_order, hold_out
+from train.datasets.masks import TRIMAPS, find_masks
 
 _SIZE_SAMPLES = 64
 
@@ -30,7 +32,7 @@ class FolderSource:
         paths: of each image, relative to `root`.
         labels: of each image.
         boxes: by normal path; empty where the folder has no boxes file.
-        has_trimaps: `trimaps/NAME.png` may hold the mask of the image NAME.
+        masks: by path; empty where the folder has no masks.
     """
 
     info: DatasetInfo
@@ -38,7 +40,7 @@ class FolderSource:
     paths: tuple[str, ...]
     labels: tuple[int, ...]
     boxes: dict[str, Box]
-    has_trimaps: bool
+    masks: dict[str, str]
 
     def __len__(self) -> int:
         """The number of images."""
@@ -50,9 +52,10 @@ class FolderSource:
         image = decode_image(self.root / path)
         height, width = image.shape[:2]
         rectangle, mask = None, None
-        trimap = self.root / "trimaps" / f"{Path(path).stem}.png"
-        if self.has_trimaps and trimap.exists():
-            mask = decode_trimap(trimap, height, width)
+        if path in self.masks:
+            file = self.masks[path]
+            trimap = file.startswith(f"{TRIMAPS}/")
+            mask = decode_mask(self.root / file, height, width, trimap=trimap)
             rectangle = mask_rectangle(mask)
         box = self.boxes.get(normal_path(path))
         if box is not None:
@@ -69,51 +72,60 @@ def open_folder(
     boxes_file: str = "boxes.csv",
     box_max_inside: bool = False,
     on_bad_image: str = "raise",
+    train_split: str = "train",
+    validation: float = 0.0,
 ) -> FolderSource:
     """Opens a split of a folder; no image is decoded.
 
-    Two layouts: SPLIT/CLASS/IMAGE, if a folder is called train, test, val or the
-    like; else CLASS/IMAGE, of which a fifth of each class is kept for "test". Classes
-    are the folders of the training split, sorted by name; classes.csv (folder, name)
-    may give them better names. Files without an image's extension, and names that
-    begin with a dot, are passed over.
+    Two layouts: SPLIT/CLASS/IMAGE, if a folder called train, test, val or the like
+    holds class folders; else CLASS/IMAGE. Of the latter, and where train/ is the only
+    split, a fifth of each class is kept for "test". Classes are the folders of the
+    training split, sorted by name; classes.csv (folder, name) may give them better
+    names. Images may lie in folders of a class folder; every ending that Pillow reads
+    counts. Hidden files are passed over; other files, and images outside of class
+    folders, are counted in the log.
 
     Args:
         root: the folder.
-        split: "train" or "test", or the name of one of its split folders.
+        split: "train" or "test", the name of one of its split folders, or `HELD_OUT`.
         max_examples: keep this many images, chosen by a hash of their paths.
         boxes_file: the CSV of boxes inside the folder; it may be absent.
         box_max_inside: xmax and ymax are the last pixel inside the box.
         on_bad_image: "skip" passes over boxes of images that are not there.
+        train_split: the split that is trained on.
+        validation: share of each of its classes that is `HELD_OUT`, not trained on.
 
     Raises:
         ValueError: says which rule the folder breaks.
     """
-    tree = read_tree(root, split)
+    held = split == HELD_OUT and validation > 0
+    tree = read_tree(root, train_split if held else split, train_split=train_split)
+    chosen = tree.chosen
+    if validation > 0 and tree.is_training:
+        chosen = _part(chosen, validation, held=held)
+    masks = find_masks(root, tree.masks, tree.everything, in_splits=tree.in_splits)
     boxes = {}
     if (root / boxes_file).exists():
-        known = {normal_path(path) for path in tree.everything}
         boxes = read_boxes(
             root / boxes_file,
-            known,
+            tree.everything,
             max_inside=box_max_inside,
             skip_unknown=on_bad_image == "skip",
         )
-    chosen = tree.chosen
     if max_examples is not None:
-        chosen = sorted(sorted(chosen, key=hash_order)[:max_examples])
+        chosen = sorted(chosen, key=lambda each: hash_order(each[0]))[:max_examples]
+        chosen = sorted(chosen)
     paths, labels = zip(*chosen, strict=True)
-    has_trimaps = (root / "trimaps").is_dir()
     info = DatasetInfo(
         name=f"folder:{root}",
-        split=split,
-        class_names=_class_names(root, tree.classes),
+        split="validation" if held else split,
+        class_names=displayed_names(root, tree.classes),
         num_examples=len(chosen),
-        truth="mask" if has_trimaps else "box" if boxes else "none",
+        truth="mask" if masks else "box" if boxes else "none",
         channels=3,
         image_size=_common_size(root, paths),
     )
-    return FolderSource(info, root, paths, labels, boxes, has_trimaps)
+    return FolderSource(info, root, paths, labels, boxes, masks)
 
 
 def _common_size(root: Path, paths: tuple[str, ...]) -> tuple[int, int] | None:
@@ -123,11 +135,7 @@ def _common_size(root: Path, paths: tuple[str, ...]) -> tuple[int, int] | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _class_names(root: Path, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Folder names, or what classes.csv calls them."""
-    file = root / "classes.csv"
-    if not file.exists():
-        return classes
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        names = {row[0]: row[1] for row in csv.reader(lines) if len(row) >= 2}
-    return tuple(names.get(name, name) for name in classes)
+def _part(chosen: Labelled, share: float, *, held: bool) -> Labelled:
+    """The training images that are held out, or those that stay."""
+    paths, labels = zip(*chosen, strict=True)
+    return [chosen[position] for position in hold_out(paths, labels, share)[held]]

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
+import difflib
 from pathlib import Path
 from typing import NamedTuple
 
-from train.datasets.boxes import normal_path
-from train.datasets.decoding import EXTENSIONS
+from train.datasets.base import NoSplitError
+from train.datasets.decoding import image_endings
+from train.datasets.folder_content import (
+    Classes,
+    Content,
+    name_left_out,
+    read_content,
+)
+from train.datasets.holding_out import hold_out
+from train.datasets.memory import say_once
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "test": ("test", "testing", "val", "valid", "validation"),
 }
-TEST_SHARE = 0.2  # of the images of each class, where the folder has no splits
+TEST_SHARE = 0.2  # of the images of each class, where the folder has no test split
 
-Classes = dict[str, list[str]]  # class folder's name -> paths relative to the root
+Labelled = list[tuple[str, int]]  # path relative to the root, label
 
 
 class Tree(NamedTuple):
@@ -23,127 +31,179 @@ class Tree(NamedTuple):
 
     Attributes:
         classes: names of the class folders, sorted; a label is an index into them.
-        chosen: (path relative to the root, label) of each image of the split.
+        chosen: the images of the split.
         everything: paths of the images of all splits.
+        masks: paths of the files in trees of masks.
+        in_splits: the layout is SPLIT/CLASS/IMAGE.
+        is_training: the split is the one that is trained on.
     """
 
     classes: tuple[str, ...]
-    chosen: list[tuple[str, int]]
+    chosen: Labelled
     everything: list[str]
+    masks: list[str]
+    in_splits: bool
+    is_training: bool
 
 
-def read_tree(root: Path, split: str) -> Tree:
+def read_tree(root: Path, split: str, *, train_split: str = "train") -> Tree:
     """Reads the folder; see `train.datasets.folder.open_folder` for the rules."""
     if not root.is_dir():
         what = "is a file; unpack it first" if root.exists() else "does not exist"
         raise ValueError(f"The image folder {root} {what}.")
-    tops = _subfolders(root)
-    usual = {name for names in SPLIT_FOLDERS.values() for name in names}
-    if any(top.name.lower() in usual for top in tops):
-        return _read_split_tree(root, tops, split)
-    return _read_plain_tree(root, split)
+    names = {name for names in SPLIT_FOLDERS.values() for name in names}
+    names.add(train_split.lower())
+    content = read_content(root, names)
+    splits = [top for top in content.tops if content.holds_classes(top)]
+    if any(top.lower() in names for top in splits):
+        tree = _read_split_tree(content, splits, split, train_split)
+    else:
+        tree = _read_plain_tree(content, split)
+    name_left_out(content, tree.everything)
+    return tree
 
 
-def hash_order(chosen: tuple[str, int]) -> bytes:
-    """A sort key that looks random and does not depend on the other images."""
-    return hashlib.blake2b(normal_path(chosen[0]).encode(), digest_size=8).digest()
-
-
-def _read_split_tree(root: Path, tops: list[Path], split: str) -> Tree:
-    train = _split_folder(root, tops, "train")
-    folder = _split_folder(root, tops, split)
-    splits = {top: _scan(root, top) for top in tops}
-    _check_classes(train, splits[train], least_images=1)
-    classes = tuple(splits[train])
-    chosen = []
-    for name, paths in splits[folder].items():
-        if name not in classes:
-            raise ValueError(
-                f"{folder / name} is a class that {train} does not have; remove it, or "
-                "add training images."
-            )
+def _read_split_tree(
+    content: Content, splits: list[str], split: str, train_split: str
+) -> Tree:
+    train = _find_split(content, splits, train_split)
+    scanned = {top: content.by_class(top) for top in splits}
+    # The only split is divided as a folder of classes is.
+    divided = splits == [train] and not _unlabelled(content, splits)
+    divided = divided and any(len(paths) > 1 for paths in scanned[train].values())
+    is_test = divided and split == "test"
+    asked = train if is_test else _find_split(content, splits, split)
+    where = content.root / train
+    _check_classes(where, scanned[train], least_images=1)
+    classes = tuple(scanned[train])
+    chosen: Labelled = []
+    for name, paths in scanned[asked].items():
+        if name not in classes and paths:
+            raise ValueError(_unknown_class(content.root / asked, name, where, classes))
         chosen += [(path, classes.index(name)) for path in paths]
     if not chosen:
-        raise ValueError(f"{folder} has no images in class folders.")
+        raise ValueError(f"{content.root / asked} has no images in class folders.")
+    if divided:
+        say_once(
+            f"{content.root} has no test/, so a fifth of each class of {train}/ is held"
+            " out of training as the test images."
+        )
+        chosen = _divide(chosen, test=is_test)
     everything = [
         path
-        for scanned in splits.values()
-        for paths in scanned.values()
+        for classes_of in scanned.values()
+        for paths in classes_of.values()
         for path in paths
     ]
-    return Tree(classes, chosen, everything)
+    is_training = asked == train and not is_test
+    return Tree(classes, chosen, everything, content.masks, True, is_training)
 
 
-def _read_plain_tree(root: Path, split: str) -> Tree:
+def _read_plain_tree(content: Content, split: str) -> Tree:
+    root = content.root
     if split not in SPLIT_FOLDERS:
-        raise ValueError(
+        raise NoSplitError(
             f"{root} has no folder {split!r}: it is a plain CLASS/IMAGE tree, whose "
             'splits are "train" and "test".'
         )
-    scanned = _scan(root, root)
-    _check_classes(root, scanned, least_images=2)
-    chosen = []
-    for label, paths in enumerate(scanned.values()):
-        # By hash, so that a new image does not move the old ones about.
-        ordered = sorted(((path, label) for path in paths), key=hash_order)
-        cut = max(1, round(TEST_SHARE * len(ordered)))
-        chosen += sorted(ordered[:cut] if split == "test" else ordered[cut:])
-    everything = [path for paths in scanned.values() for path in paths]
-    return Tree(tuple(scanned), chosen, everything)
+    scanned = content.by_class(None)
+    _refuse_inner_splits(root, scanned)
+    _check_classes(root, scanned, least_images=2, is_top=True)
+    labelled = [
+        (path, label) for label, paths in enumerate(scanned.values()) for path in paths
+    ]
+    chosen = _divide(labelled, test=split == "test")
+    everything = [path for path, _ in labelled]
+    is_training = split == "train"
+    return Tree(tuple(scanned), chosen, everything, content.masks, False, is_training)
 
 
-def _split_folder(root: Path, tops: list[Path], split: str) -> Path:
+def _divide(labelled: Labelled, *, test: bool) -> Labelled:
+    # By hash, so that a new image does not move the old ones about.
+    paths, labels = zip(*labelled, strict=True)
+    stay, held = hold_out(paths, labels, TEST_SHARE)
+    return [labelled[position] for position in (held if test else stay)]
+
+
+def _find_split(content: Content, splits: list[str], split: str) -> str:
     """The folder of a split, by any of its usual names."""
     names = SPLIT_FOLDERS.get(split, (split,))
     for name in names:
-        for top in tops:
-            if top.name.lower() == name.lower():
+        for top in splits:
+            if top.lower() == name.lower():
                 return top
-    found = ", ".join(f"{top.name}/" for top in tops)
+    for top in _unlabelled(content, splits):
+        if top.lower() in names:
+            raise NoSplitError(
+                f"{content.root / top} holds {len(content.images[top])} images without "
+                "class folders, so that their classes are unknown. Move it away, and a "
+                "fifth of the training images is held out to test on; or sort its "
+                "images into class folders; or give --data.validation 0.2."
+            )
+    found = ", ".join(f"{top}/" for top in splits)
     wanted = " or ".join(f"{name}/" for name in names)
-    raise ValueError(
-        f"{root} has no {split} split: found {found}, expected {wanted}. Or move the "
-        "class folders to the top, and they are split for you."
+    raise NoSplitError(
+        f"{content.root} has no {split} split: found {found}, expected {wanted}. Or "
+        "move the class folders to the top, and they are split for you."
     )
 
 
-def _check_classes(folder: Path, scanned: Classes, *, least_images: int) -> None:
+def _unlabelled(content: Content, splits: list[str]) -> list[str]:
+    """Folders with the name of a test split, and images, but no class folders."""
+    return [
+        top
+        for top in content.tops
+        if top.lower() in SPLIT_FOLDERS["test"]
+        and top in content.images
+        and top not in splits
+    ]
+
+
+def _check_classes(
+    where: Path, scanned: Classes, *, least_images: int, is_top: bool = False
+) -> None:
     for name, paths in scanned.items():
         if not paths:
-            deeper = _subfolders(folder / name)
-            hint = " (they must lie in it directly, not in folders)" if deeper else ""
             raise ValueError(
-                f"The class folder {folder / name} has no images{hint}; add some or "
-                f"remove it. Known extensions: {' '.join(sorted(EXTENSIONS))}."
+                f"The class folder {where / name} has no images; add some or remove "
+                f"it. Known endings: {' '.join(sorted(image_endings()))}."
             )
         if len(paths) < least_images:
             raise ValueError(
-                f"The class folder {folder / name} has one image, and needs two: one "
+                f"The class folder {where / name} has one image, and needs two: one "
                 "to train and one to test on."
             )
     if len(scanned) < 2:
+        only = next(iter(scanned), "none")
+        deep = is_top and any(path.count("/") > 1 for path in scanned.get(only, []))
+        hint = f" Did you mean folder:{where / only}?" if deep else ""
         raise ValueError(
-            f"{folder} must hold at least two class folders with images, found "
-            f"{', '.join(scanned) or 'none'}."
+            f"{where} must hold at least two class folders with images, found {only}."
+            f"{hint}"
         )
 
 
-def _scan(root: Path, folder: Path) -> Classes:
-    # trimaps/ beside the classes or splits holds masks.
-    return {
-        class_folder.name: sorted(
-            path.relative_to(root).as_posix()
-            for path in class_folder.iterdir()
-            if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-        )
-        for class_folder in _subfolders(folder)
-        if class_folder != root / "trimaps"
-    }
+def _refuse_inner_splits(root: Path, scanned: Classes) -> None:
+    """CLASS/SPLIT/IMAGE would mix the splits, since deeper folders are read."""
+    if len(scanned) < 2:  # a folder round the whole set; `_check_classes` says so
+        return
+    for name, paths in scanned.items():
+        inner = {path.split("/")[1].lower() for path in paths if path.count("/") > 1}
+        if all(inner & set(names) for names in SPLIT_FOLDERS.values()):
+            raise ValueError(
+                f"The class folder {root / name} holds the folders "
+                f"{', '.join(sorted(inner))}, which look like splits; turn them round: "
+                "SPLIT/CLASS/IMAGE."
+            )
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith((".", "__"))
+def _unknown_class(
+    asked: Path, name: str, train: Path, classes: tuple[str, ...]
+) -> str:
+    by_case = {each.casefold(): each for each in classes}
+    close = difflib.get_close_matches(name.casefold(), by_case, 1)
+    hint = f" Did you mean {by_case[close[0]]!r}?" if close else ""
+    return (
+        f"{asked / name} is a class that {train} does not have; remove it, or add "
+        f"training images.{hint}"
     )

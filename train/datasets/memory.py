@@ -83,6 +83,11 @@ def estimated_bytes(source: Source) -> int:
 
 def name_skipped(message: str) -> None:
     """Logs an image that is skipped; once per process, not once per epoch."""
+    say_once(f"Skipped: {message}")
+
+
+def say_once(message: str) -> None:
+    """Logs a sentence, once per process."""
     # Two threads may meet the same image, and lru_cache would call twice.
     with _naming:
         _log_once(message)
@@ -90,4 +95,4 @@ def name_skipped(message: str) -> None:
 
 @functools.lru_cache(maxsize=10_000)
 def _log_once(message: str) -> None:
-    _log.warning("Skipped: %s", message)
+    _log.warning("%s", message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 from train.datasets.base import Source
 from train.datasets.locations import default_data_dir
@@ -20,44 +21,55 @@ def open_source(
     boxes_file: str = "boxes.csv",
     box_max_inside: bool = False,
     on_bad_image: str = "raise",
+    train_split: str = "train",
+    validation: float = 0.0,
 ) -> Source:
     """Opens one split of a data set; images are decoded when asked for.
 
     Args:
         name: "digits", "tfds:NAME[/CONFIG]" or "folder:PATH".
-        split: "train", "test", or another split that the set has.
+        split: "train", "test", another split that the set has, or `HELD_OUT`.
         data_dir: where prepared sets live; default `default_data_dir()`.
         max_examples: keep this many images, always the same; default all.
         boxes_file: for folders, the CSV of boxes.
         box_max_inside: for folders, xmax and ymax are the last pixel inside the box.
         on_bad_image: for folders, "skip" passes over boxes of images not there.
+        train_split: the split that is trained on.
+        validation: share of each of its classes that is left out of `train_split` and
+            makes the split `HELD_OUT`; chosen by a hash of the images' names.
 
     Raises:
+        NoSplitError: the set does not have the split.
         ValueError: an unknown name or split, or a set that breaks a rule.
     """
     if max_examples is not None and max_examples < 1:
         raise ValueError(f"max_examples must be >= 1, got {max_examples}.")
     kind, _, rest = name.partition(":")
+    part: dict[str, Any] = {
+        "max_examples": max_examples,
+        "train_split": train_split,
+        "validation": validation,
+    }
     if name == "digits":
         from train.datasets.digits import open_digits
 
         directory = Path(data_dir).expanduser() if data_dir else default_data_dir()
-        return open_digits(split, data_dir=directory, max_examples=max_examples)
+        return open_digits(split, data_dir=directory, **part)
     if kind == "tfds" and rest:
         from train.datasets.tfds_source import open_tfds
 
         directory = None if data_dir is None else str(data_dir)
-        return open_tfds(rest, split, data_dir=directory, max_examples=max_examples)
+        return open_tfds(rest, split, data_dir=directory, **part)
     if kind == "folder" and rest:
         from train.datasets.folder import open_folder
 
         return open_folder(
             Path(rest).expanduser(),
             split,
-            max_examples=max_examples,
             boxes_file=boxes_file,
             box_max_inside=box_max_inside,
             on_bad_image=on_bad_image,
+            **part,
         )
     raise ValueError(_unknown(name))
 

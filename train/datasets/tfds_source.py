@@ -6,60 +6,33 @@ import dataclasses
 import difflib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from train.datasets.base import DatasetInfo, Example, Truth, UnreadableImageError
+from train.datasets.base import (
+    DatasetInfo,
+    Example,
+    NoSplitError,
+    UnreadableImageError,
+    checked_label,
+)
 from train.datasets.boxes import mask_rectangle
 from train.datasets.decoding import object_mask
+from train.datasets.holding_out import HELD_OUT, hold_out
 from train.datasets.locations import default_data_dir
+from train.datasets.tfds_layouts import LAYOUTS, Layout
+from train.datasets.tfds_splits import (
+    label_hint,
+    name_shared_images,
+    stored_name,
+)
 from train.transforms import isotropic_to_pixel
 
-
-class Layout(NamedTuple):
-    """Where a set keeps the truth: feature names, "/" between nested ones.
-
-    Attributes:
-        box: a BBoxFeature (ymin, xmin, ymax, xmax in [0, 1]), or a sequence of them,
-            of which the largest counts.
-        mask: an image of one channel.
-        is_object: mask values -> bool.
-        rectangle: a rectangle in isotropic coordinates of the image.
-    """
-
-    box: str | None = None
-    mask: str | None = None
-    is_object: Callable[[np.ndarray], np.ndarray] | None = None
-    rectangle: str | None = None
-
-    @property
-    def truth(self) -> Truth:
-        """The best truth that the set has."""
-        if self.rectangle:
-            return "rotated"
-        return "mask" if self.mask else "box" if self.box else "none"
-
-
-def _is_one(mask: np.ndarray) -> np.ndarray:
-    return mask == 1
-
-
-def _is_bright(mask: np.ndarray) -> np.ndarray:
-    return mask > 127
-
-
-LAYOUTS = {
-    "cluttered_digits": Layout(rectangle="rectangle"),
-    # head_bbox is all zero on the test split, and not the animal: the mask counts.
-    "oxford_iiit_pet": Layout(mask="segmentation_mask", is_object=_is_one),
-    # Grey levels are the share of annotators.
-    "caltech_birds2011": Layout("bbox", "segmentation_mask", _is_bright),
-    "cars196": Layout("bbox"),
-    "stanford_dogs": Layout("objects/bbox"),
-}
+# Reading the labels of more examples than this would take minutes at every start.
+_MANY = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +42,8 @@ class TfdsSource:
     info: DatasetInfo
     records: Sequence[Any]
     layout: Layout
+    positions: np.ndarray | None = None  # among the records; None: all of them
+    hint: str = ""  # what to do where there are no labels
 
     def __len__(self) -> int:
         """The number of images."""
@@ -78,12 +53,17 @@ class TfdsSource:
         """Decodes one image; raises UnreadableImageError, which names it."""
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in [0, {len(self)}), got {index}.")
+        if self.positions is not None:
+            index = int(self.positions[index])
         name = f"{self.info.name} {self.info.split} example {index}"
         try:
             record = self.records[index]
         # TFDS and Pillow raise nearly anything on a broken record.
         except Exception as error:
             raise UnreadableImageError(f"{name} is damaged: {error}.") from error
+        label = checked_label(
+            int(record["label"]), self.info, name=f"example {index}", hint=self.hint
+        )
         image = np.asarray(record["image"])
         height, width = image.shape[:2]
         mask, rectangle = None, None
@@ -97,23 +77,25 @@ class TfdsSource:
         if self.layout.rectangle:
             isotropic = _feature(record, self.layout.rectangle)
             rectangle = isotropic_to_pixel(isotropic, height, width)
-        return Example(image, int(record["label"]), rectangle, mask)
+        return Example(image, label, rectangle, mask)
 
 
 def open_tfds(
-    name: str, split: str, *, data_dir: str | None, max_examples: int | None = None
+    name: str, split: str, *, data_dir: str | None, **part: Any
 ) -> TfdsSource:
     """Opens NAME[/CONFIG][:VERSION] that was prepared as array_record.
 
     Args:
         name: as TFDS knows it. The sets of `LAYOUTS` have their truth read; of others
             a "bbox" feature.
-        split: "train" or "test" (or the only validation split), or any of the set's.
+        split: "train" or "test" (or the only validation split), any of the set's, a
+            slice of one ("train[80%:]"), or `HELD_OUT`.
         data_dir: where it was prepared; default: the first of `default_data_dir()` and
             TFDS's own directory that has it.
-        max_examples: the first so many (TFDS stores examples in random order).
+        part: which images of the split; see `from_builder`.
 
     Raises:
+        NoSplitError: the set does not have the split.
         ValueError: the set is unknown, not prepared, or not of images with labels.
     """
     import tensorflow_datasets as tfds
@@ -124,13 +106,28 @@ def open_tfds(
         builder = _builder(tfds, name, directory)
         if list(builder.info.splits):
             break
-    return from_builder(builder, split, name=f"tfds:{name}", max_examples=max_examples)
+    return from_builder(builder, split, name=f"tfds:{name}", **part)
 
 
 def from_builder(
-    builder: Any, split: str, *, name: str, max_examples: int | None = None
+    builder: Any,
+    split: str,
+    *,
+    name: str,
+    max_examples: int | None = None,
+    train_split: str = "train",
+    validation: float = 0.0,
 ) -> TfdsSource:
-    """A split of the set of a TFDS builder; see `open_tfds`."""
+    """A split of the set of a TFDS builder; see `open_tfds`.
+
+    Args:
+        builder: of the set.
+        split: its split, or `HELD_OUT`.
+        name: what messages call the set.
+        max_examples: the first so many (TFDS stores examples in random order).
+        train_split: the split that is trained on.
+        validation: share of each of its classes that is `HELD_OUT`, not trained on.
+    """
     features = builder.info.features
     for key, kind in (("image", "Image"), ("label", "ClassLabel")):
         if key not in features or type(features[key]).__name__ != kind:
@@ -138,28 +135,61 @@ def from_builder(
                 f"{name} must have the features image and label of an image "
                 f"classification set, got {', '.join(features)}."
             )
-    stored_split = _stored_split(list(builder.info.splits), split, name)
+    held = split == HELD_OUT and validation > 0
+    splits = builder.info.splits
+    stored_split = stored_name(splits, train_split if held else split, name)
+    records = _records(builder, stored_split, name)
+    if not held:
+        name_shared_images(splits, stored_split, train_split, name)
+    positions = None
+    if validation > 0 and (held or split == train_split):
+        positions = _part(builder, stored_split, len(records), validation, held=held)
+    if max_examples is not None:
+        positions = np.arange(len(records)) if positions is None else positions
+        positions = positions[:max_examples]
+    default = Layout("bbox") if "bbox" in features else Layout()
+    layout = LAYOUTS.get(builder.name, default)
+    height, width, channels = features["image"].shape
+    info = DatasetInfo(
+        name=name,
+        split="validation" if held else split,
+        class_names=tuple(features["label"].names),
+        num_examples=len(records) if positions is None else len(positions),
+        truth=layout.truth,
+        channels=channels or 3,
+        image_size=(height, width) if height and width else None,
+    )
+    hint = label_hint(list(splits), split)
+    return TfdsSource(info, records, layout, positions, hint)
+
+
+def _records(builder: Any, split: str, name: str) -> Sequence[Any]:
     try:
-        records = builder.as_data_source(stored_split)
+        records = builder.as_data_source(split)
     except Exception as error:
         how = _how_to_prepare(name.removeprefix("tfds:"), builder.data_dir_root)
         raise ValueError(
             f"{name} is not ready in {builder.data_path}. {how}"
         ) from error
-    default = Layout("bbox") if "bbox" in features else Layout()
-    layout = LAYOUTS.get(builder.name, default)
-    height, width, channels = features["image"].shape
-    num_examples = min(len(records), max_examples or len(records))
-    info = DatasetInfo(
-        name=name,
-        split=split,
-        class_names=tuple(features["label"].names),
-        num_examples=num_examples,
-        truth=layout.truth,
-        channels=channels or 3,
-        image_size=(height, width) if height and width else None,
-    )
-    return TfdsSource(info, records, layout)
+    if not len(records):
+        raise NoSplitError(f"{name} has no image in {split!r}.")
+    return records
+
+
+def _part(
+    builder: Any, split: str, count: int, share: float, *, held: bool
+) -> np.ndarray:
+    """Positions of the training images that are held out, or of those that stay."""
+    labels = [0] * count
+    if count <= _MANY:  # else each class has its share up to chance
+        import tensorflow_datasets as tfds
+
+        features = builder.info.features
+        skip = tfds.decode.SkipDecoding()
+        images = [key for key in features if type(features[key]).__name__ == "Image"]
+        records = builder.as_data_source(split, decoders=dict.fromkeys(images, skip))
+        labels = [int(records[position]["label"]) for position in range(count)]
+    return hold_out([str(position) for position in range(count)], labels, share)[held]
 
 
 def _feature(record: dict[str, Any], path: str) -> np.ndarray:
@@ -201,16 +231,6 @@ def _builder(tfds: Any, name: str, data_dir: str) -> Any:
         ) from error
     except ValueError as error:  # an unknown configuration; TFDS lists those it has
         raise ValueError(f"TFDS cannot open {name!r}: {error}") from error
-
-
-def _stored_split(stored: list[str], split: str, name: str) -> str:
-    """The set's name for a split; "test" may be its only validation split."""
-    # A set that is not prepared yet has no splits; opening it says so.
-    if split in stored or not stored:
-        return split
-    if split == "test" and "validation" in stored:
-        return "validation"
-    raise ValueError(f"{name} has no split {split!r}; it has {', '.join(stored)}.")
 
 
 def _how_to_prepare(name: str, data_dir: str | Path) -> str:
