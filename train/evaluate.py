@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from train.cli import EvaluateConfig
+from train.config import FitConfig
+from train.data_config import DataConfig
 from train.equivariance_error import PICTURE, draw_curves, equivariance_scores
 from train.errors import DONE, UserError
 from train.evaluation import Evaluator
 from train.feed import Feed
 from train.parallel import Parallel, evaluation_parallel
 from train.pipeline import Batch
+from train.places import folder_of
 from train.records import write_json
 from train.restoring import Trained, restore_trained
 from train.task import Task
@@ -57,6 +60,28 @@ def _equivariance(
     return scores, curves
 
 
+def _data_now(config: FitConfig, options: EvaluateConfig) -> DataConfig:
+    """The run's data set, where it is now and with the split to score.
+
+    Raises:
+      UserError: if the run's folder of images is no longer there.
+    """
+    given = {
+        "name": options.data.name,
+        "data_dir": options.data.data_dir,
+        "eval_split": options.split,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    data = dataclasses.replace(config.data, **given)
+    folder = folder_of(data.name)
+    if options.data.name is None and folder is not None and not folder.exists():
+        raise UserError(
+            f"The images of this run were in {folder}, which is not there now. Say"
+            " where they are: --data.name folder:PATH."
+        )
+    return data
+
+
 def evaluate(options: EvaluateConfig) -> int:
     """Scores a checkpoint; prints a table, writes WORKDIR/evaluation.json.
 
@@ -69,16 +94,15 @@ def evaluate(options: EvaluateConfig) -> int:
         raise UserError(f"--batch-size must be 1 or more; got {batch_size}.")
     parallel = evaluation_parallel(batch_size)
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
-    data = config.data
-    if options.split is not None:
-        data = dataclasses.replace(data, eval_split=options.split)
+    data = _data_now(config, options)
     feed = Feed(
         dataclasses.replace(
             config,
             data=data,
             batch_size=batch_size,
             optimizer=dataclasses.replace(config.optimizer, accumulate=1),
-        )
+        ),
+        trained.experiment.inputs.class_names,
     )
     task = dataclasses.replace(
         trained.experiment.task, truth=feed.eval_source.info.truth
