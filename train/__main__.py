@@ -112,9 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in DISK_ERRORS:
             raise
         print(
-            f"error: {error.filename or 'A file'} could not be written"
-            f" ({error.strerror}); the checkpoints are whole. Make room on the disk"
-            " and start the same command again.",
+            f"error: {error.filename or 'A file'} could not be read or written"
+            f" ({error.strerror}); the checkpoints are whole. Mend that and start the"
+            " same command again.",
             file=sys.stderr,
         )
         return CANNOT_WRITE

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from train.cli import EvaluateConfig
 from train.config import FitConfig
@@ -31,7 +32,8 @@ RESULT_FILE = "evaluation.json"
 
 def scores_table(scores: Mapping[str, float], title: str) -> Table:
     """One row for classification, then one per attention layer and score."""
-    table = Table(title=title)
+    # A path may hold what looks like rich's markup.
+    table = Table(title=Text(title))
     table.add_column("layer")
     table.add_column("score")
     table.add_column("value", justify="right")

@@ -55,7 +55,7 @@ def fit(config: FitConfig) -> int:
 
 def _report_move(before: FitConfig, now: FitConfig, display: Display) -> None:
     if moved := moved_from(before, now):
-        display.message(
+        display.warning(
             f"The images were in {moved} before; the classes and the number of training"
             " images are the same, so the run goes on with those in"
             f" {folder_of(now.data.name)}."

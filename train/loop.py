@@ -65,7 +65,7 @@ class Loop:
     def _restore(self) -> bool:
         parallel = self._experiment.parallel
         like = parallel.fetchable(self.state)
-        found = self._checkpoints.restore_latest(like, self._display.message)
+        found = self._checkpoints.restore_latest(like, self._display.warning)
         if found is None:
             return False
         self.step, state, record = found

@@ -15,7 +15,7 @@ import jax
 
 from train.errors import UserError
 
-_HARMLESS = re.compile(r"[\w ./,=+@~:-]+")
+_HARMLESS = re.compile(r"[\w ./,=+@~-]+")
 _LONG = 1024  # bytes; a path may have 4096, and a checkpoint's files add to it
 _DESCRIPTORS = Path("/proc/self/fd")
 
@@ -45,7 +45,7 @@ class SafePath:
         if jax.process_count() > 1 or not _DESCRIPTORS.is_dir():
             raise UserError(
                 f"Checkpoints cannot be kept in {self.path}: use letters, digits and"
-                " any of ' ./,=+@~:-' in the names of a --workdir, and at most"
+                " any of ' ./,=+@~-' in the names of a --workdir, and at most"
                 f" {_LONG} bytes."
             )
         self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
