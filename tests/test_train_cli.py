@@ -7,6 +7,7 @@ import pytest
 
 from tests.tiny_runs import INPUTS, tiny_config
 from train.__main__ import COMMANDS, main
+from train.claim import claimed
 from train.cli import (
     EvaluateConfig,
     ModelsConfig,
@@ -18,7 +19,7 @@ from train.config import FitConfig, to_dict
 from train.data_config import DataConfig
 from train.errors import WRONG_USE
 from train.presets import PRESETS, preset
-from train.workdir import claim, load_config
+from train.workdir import load_config
 
 
 def outcome(capsys, *arguments):
@@ -82,7 +83,8 @@ def test_a_mistake_is_met_with_one_clear_sentence(
 
 
 def test_a_work_directory_without_a_checkpoint_says_how_to_get_one(capsys, tmp_path):
-    claim(tiny_config(tmp_path), INPUTS, write=True)
+    with claimed(tiny_config(tmp_path), INPUTS):
+        pass
     code, text = outcome(capsys, "evaluate", "--workdir", tmp_path)
     assert code == WRONG_USE
     assert "has no checkpoint yet. Train first: python -m train fit" in text
@@ -137,6 +139,7 @@ def test_help_texts_are_filled_to_the_width_of_the_terminal(capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_survive_a_trip_through_their_file(name, tmp_path):
     config = dataclasses.replace(preset(name), workdir=tmp_path)
-    claim(config, INPUTS, write=True)
+    with claimed(config, INPUTS):
+        pass
     assert load_config(tmp_path) == config
     assert json.loads((tmp_path / "config.json").read_text()) == to_dict(config)

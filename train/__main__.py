@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -16,8 +17,10 @@ def _fit(arguments: Sequence[str]) -> int:
 
     config = parse_fit(arguments)
     from train.fit import fit
+    from train.numerics import own_numerics
 
-    return fit(config)
+    with own_numerics():
+        return fit(config)
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -25,17 +28,21 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
     config = parse(EvaluateConfig, "evaluate", arguments)
     from train.evaluate import evaluate
+    from train.numerics import own_numerics
 
-    return evaluate(config)
+    with own_numerics():
+        return evaluate(config)
 
 
 def _predict(arguments: Sequence[str]) -> int:
     from train.cli import PredictConfig, parse
 
     config = parse(PredictConfig, "predict", arguments)
+    from train.numerics import own_numerics
     from train.predict import predict
 
-    return predict(config)
+    with own_numerics():
+        return predict(config)
 
 
 def _report(arguments: Sequence[str]) -> int:
@@ -78,6 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Orbax and TFDS speak of their own affairs through absl: pages of traceback where
     # a save fails, which `train.checkpoints` reports in one sentence.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # A file's name may hold bytes, or the terminal a code, in which print() would fail.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else WRONG_USE
@@ -101,9 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in DISK_ERRORS:
             raise
         print(
-            f"error: {error.filename or 'A file'} could not be written"
-            f" ({error.strerror}); the checkpoints are whole. Make room on the disk"
-            " and start the same command again.",
+            f"error: {error.filename or 'A file'} could not be read or written"
+            f" ({error.strerror}); the checkpoints are whole. Mend that and start the"
+            " same command again.",
             file=sys.stderr,
         )
         return CANNOT_WRITE

@@ -9,74 +9,38 @@ unseen).
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as policies
 
 from train.config import CheckpointConfig
 from train.errors import CannotWriteError, UserError, cause_of
-from train.optimizer import path_of
-from train.records import write_json
+from train.reading import DamagedError, Leaves, Record, read_checked
+from train.records import strict, write_json
+from train.retention import LatestAndBest, read_scores
+from train.safe_path import SafePath
+from train.saved_state import checksums, fitted, misfits, shorten
 
 DIRECTORY = "checkpoints"
 BROKEN = "checkpoints-broken"
 SCORES = "checkpoints-scores.json"
+FIRST = "checkpoints-first.json"
 
-Record = dict[str, Any]
 Report = Callable[[str], None]
 
 # Orbax's background save reads the arrays while the next steps donate them.
 _copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
 
-def checksums(state: Any) -> dict[str, int]:
-    """CRC-32 of every leaf of a fetchable tree, by path."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        path_of(path): zlib.crc32(np.ascontiguousarray(np.asarray(leaf)).tobytes())
-        for path, leaf in leaves
-    }
-
-
-class LatestAndBest(policies.PreservationPolicy):
-    """Keeps the newest checkpoints and those of highest score.
-
-    Orbax's own `best_fn` with `max_to_keep` would delete the latest step, and its
-    metrics, once damaged, would stop the directory from opening.
-    """
-
-    def __init__(self, config: CheckpointConfig, scores: dict[int, float]):
-        """Reads `scores`, by step, anew at every decision."""
-        self._config, self._scores = config, scores
-
-    def should_preserve(
-        self, checkpoints: Sequence[Any], *, context: Any
-    ) -> list[bool]:
-        """Whether to keep each of `checkpoints`, which come in order of their step."""
-        del context
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = set(steps[-self._config.keep_latest :])
-        scored = [step for step in steps if step in self._scores]
-        scored.sort(key=lambda step: (self._scores[step], step))
-        kept.update(scored[len(scored) - min(self._config.keep_best, len(scored)) :])
-        return [step in kept for step in steps]
-
-
-def _read_scores(path: Path) -> dict[int, float]:
-    """Scores by step; none if the file is missing or damaged."""
-    try:
-        return {int(step): float(v) for step, v in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+def saved_steps(workdir: Path) -> list[int]:
+    """Steps with a checkpoint, whole or not, found without opening any."""
+    names = (each.name for each in (workdir / DIRECTORY).glob("*"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 @contextlib.contextmanager
@@ -104,19 +68,32 @@ class Checkpoints:
     def __init__(
         self, workdir: Path, config: CheckpointConfig, *, read_only: bool = False
     ):
-        """Opens the directory; makes it unless `read_only`."""
+        """Opens the directory; makes it unless `read_only`.
+
+        Raises:
+          UserError: if its name is one that checkpoints cannot be kept under.
+        """
         self.directory = (workdir / DIRECTORY).absolute()
         self._broken = workdir / BROKEN
+        self._first_file = workdir / FIRST
         self._read_only = read_only
         self._saving = -1
         self._scores_file = workdir / SCORES
-        self._scores = _read_scores(self._scores_file)
+        self._scores = read_scores(self._scores_file)
+        self._proven = self._first_file.exists() or bool(saved_steps(workdir))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=LatestAndBest(config, self._scores),
             create=not read_only,
             read_only=read_only,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        handlers = {
+            "state": ocp.PyTreeCheckpointHandler(),
+            "record": ocp.JsonCheckpointHandler(),
+        }
+        self._safe_path = SafePath(workdir)
+        self._manager = ocp.CheckpointManager(
+            self._safe_path.path / DIRECTORY, options=options, item_handlers=handlers
+        )
 
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, in order."""
@@ -143,18 +120,20 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         state = _copy(state)
-        record = record | {"checksums": checksums(state)}
+        record = strict(record) | {"checksums": checksums(state)}
         self._saving = step
         with _one_sentence(step):
             self._note_score(step, score)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
+                    state=ocp.args.PyTreeSave(state),
                     record=ocp.args.JsonSave(record),
                 ),
                 force=True,
             )
+        if not self._proven:
+            self._prove(step)
 
     def _note_score(self, step: int, score: float | None) -> None:
         if score is None:
@@ -173,56 +152,85 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
-    def restore(self, step: int, like: Any) -> tuple[Any, Record]:
+    def _prove(self, step: int) -> None:
+        """Reads the first checkpoint of a run back: better to know now than at the end.
+
+        The note that it leaves tells a run that was saved from one that never was.
+        """
+        self.wait()
+        try:
+            self._read(step, None)
+        except DamagedError as error:
+            raise CannotWriteError(
+                f"The checkpoint of step {step} was written to {self.directory} and"
+                f" cannot be read back ({error}). Try a --workdir on another disk."
+            ) from error
+        self._proven = True
+        if jax.process_index() == 0:
+            with _one_sentence(step):
+                write_json(self._first_file, {"step": step})
+
+    def _read(self, step: int, parts: set[str] | None) -> tuple[Leaves, Record]:
+        return read_checked(self._manager, step, parts)
+
+    def restore(
+        self, step: int, like: Any, *, parts: set[str] | None = None
+    ) -> tuple[Any, Record]:
         """The state and record of a step, checked.
 
         Args:
           step: of the checkpoint.
-          like: a fetchable state whose shapes, dtypes and shardings are wanted.
+          like: the wanted state, or the wanted parts of one; leaves have shape and
+            dtype.
+          parts: names of those parts; None: `like` is a whole state.
+
+        Returns:
+          The state as numpy arrays in the dtypes of `like`, and the record.
 
         Raises:
-          Exception: of many kinds, if a file is missing, cut short or altered.
+          DamagedError: if a file is missing, cut short or altered.
+          UserError: if the checkpoint is whole and does not fit `like`.
         """
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target),
-                record=ocp.args.JsonRestore(),
-            ),
-        )
-        state, record = restored["state"], restored["record"]
-        found, expected = checksums(state), record["checksums"]
-        wrong = [path for path in found if found[path] != expected.get(path)]
-        if wrong:
-            raise ValueError(f"the content of {wrong[0]} is not what was saved")
-        return state, record
+        saved, record = self._read(step, parts)
+        if found := misfits(saved, like):
+            raise UserError(
+                f"The checkpoint of step {step} is whole but does not fit this program:"
+                f" {shorten(found)}. Nothing was changed. Another version of the"
+                " program, or another network, made it."
+            )
+        return fitted(saved, like), record
 
     def restore_latest(
-        self, like: Any, report: Report
+        self, like: Any, report: Report, *, parts: set[str] | None = None
     ) -> tuple[int, Any, Record] | None:
-        """The newest checkpoint that can be read; None if there is none at all.
+        """The newest checkpoint that is whole; None if there is none at all.
 
-        Unreadable ones are reported and moved aside (left where they are if
-        read-only), so that their step can be saved again.
+        Damaged ones that are newer are reported and moved aside (left where they are if
+        read-only), so that their step can be saved again. Nothing is moved unless an
+        older one is whole and fits.
 
         Raises:
-          UserError: if there are checkpoints and none can be read.
+          UserError: if there are checkpoints and none can be read, or the newest that
+            is whole does not fit.
         """
-        steps = self.steps()
+        steps, damaged = self.steps(), {}
         for step in reversed(steps):
             try:
-                return step, *self.restore(step, like)
-            except Exception as error:
+                found = self.restore(step, like, parts=parts)
+            except DamagedError as error:
+                damaged[step] = error
                 report(
-                    f"The checkpoint of step {step} is damaged ({cause_of(error)});"
-                    " trying the one before it."
+                    f"The checkpoint of step {step} is damaged ({error}); trying the"
+                    " one before it."
                 )
-                self._set_aside(step)
+                continue
+            for each in damaged:
+                self._set_aside(each)
+            return step, *found
         if steps:
             raise UserError(
                 f"None of the {len(steps)} checkpoints in {self.directory} can be read."
-                " Start in a new work directory."
+                " Nothing was changed. Start in a new work directory."
             )
         return None
 
@@ -242,5 +250,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the save under way and lets go of the directory."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            self._safe_path.close()

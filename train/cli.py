@@ -18,9 +18,20 @@ import tyro
 
 from train.config import FitConfig
 from train.errors import UserError
+from train.places import expanded
 from train.presets import PRESETS, preset, summary
 
 PROGRAM = "python -m train"
+
+
+@dataclass(frozen=True)
+class MovedDataConfig:
+    """Where the images of a run are now."""
+
+    name: str | None = None
+    """Data set to score on, as in fit ("folder:PATH"); none: the run's own."""
+    data_dir: str | None = None
+    """Where prepared data sets live now; none: as in training."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class EvaluateConfig:
     equivariance_images: int = 500
     """Images that are also shown rotated, scaled and shifted, to see whether the
     masks move along (WORKDIR/equivariance.png); 0: none."""
+    data: MovedDataConfig = dataclasses.field(default_factory=MovedDataConfig)
 
 
 @dataclass(frozen=True)
@@ -187,17 +199,31 @@ def parse_fit(arguments: Sequence[str]) -> FitConfig:
     default = preset(name) if name is not None else FitConfig()
     _check_options(FitConfig, rest)
     _give_help(FitConfig)
-    return tyro.cli(
+    config = tyro.cli(
         FitConfig,
         default=default,
         args=rest,
         prog=f"{PROGRAM} fit",
         description=_fit_description(),
     )
+    return _at_home(config)
 
 
 def parse(kind: type[Any], command: str, arguments: Sequence[str]) -> Any:
     """The config of any other subcommand; raises as `parse_fit`."""
     _check_options(kind, arguments)
     _give_help(kind)
-    return tyro.cli(kind, args=list(arguments), prog=f"{PROGRAM} {command}")
+    config = tyro.cli(kind, args=list(arguments), prog=f"{PROGRAM} {command}")
+    return _at_home(config)
+
+
+def _at_home(config: Any) -> Any:
+    """The config with `~` replaced in its paths: no shell does it in --option=~/x."""
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        match getattr(config, item.name):
+            case Path() as path:
+                changes[item.name] = Path(expanded(str(path)))
+            case (Path(), *_) as paths:
+                changes[item.name] = tuple(Path(expanded(str(each))) for each in paths)
+    return dataclasses.replace(config, **changes)

@@ -7,6 +7,7 @@ under it is its help text.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -51,13 +52,24 @@ class FitConfig:
 
     def __post_init__(self):
         """Checks ranges."""
-        require(self.epochs > 0, "epochs must be positive", self.epochs)
+        require(0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
         require(
             self.batch_size >= 1 and self.batch_size % self.optimizer.accumulate == 0,
             "batch_size must be a positive multiple of optimizer.accumulate",
             self.batch_size,
         )
         require(0 <= self.seed < 2**31, "seed must be in [0, 2**31)", self.seed)
+        _require_finite(to_dict(self))
+
+
+def _require_finite(values: dict[str, Any], prefix: str = "") -> None:
+    """JSON has no infinity, and no option of a run means one."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _require_finite(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            known = math.isfinite(value)
+            require(known, f"{prefix}{name} must be a finite number", value)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -21,6 +21,16 @@ DISK_ERRORS = (
     errno.EROFS,
     errno.EACCES,
     errno.EIO,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
 )
 
 

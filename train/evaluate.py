@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from train.cli import EvaluateConfig
+from train.config import FitConfig
 from train.data_config import DataConfig
 from train.datasets.holding_out import HELD_OUT
 from train.equivariance_error import PICTURE, draw_curves, equivariance_scores
@@ -25,6 +26,7 @@ from train.feed import Feed
 from train.outputs import Outputs
 from train.parallel import Parallel, evaluation_parallel
 from train.pipeline import Batch
+from train.places import folder_of
 from train.printing import printable
 from train.restoring import Trained, restore_trained
 from train.task import Task
@@ -74,7 +76,7 @@ def _is_evaluation(path: Path) -> bool:
     return isinstance(values, dict) and isinstance(values.get("step"), int)
 
 
-def _split_of(data: DataConfig, split: str) -> str:
+def _split_of(data: DataConfig, split: str | None) -> str | None:
     """What `split` is called here: "validation" is what the run held out, if it did."""
     is_own = data.validation == 0 or split == data.eval_split
     return HELD_OUT if split == "validation" and not is_own else split
@@ -112,6 +114,28 @@ def _equivariance(
     return scores, curves
 
 
+def _data_now(config: FitConfig, options: EvaluateConfig) -> DataConfig:
+    """The run's data set, where it is now and with the split to score.
+
+    Raises:
+      UserError: if the run's folder of images is no longer there.
+    """
+    given = {
+        "name": options.data.name,
+        "data_dir": options.data.data_dir,
+        "eval_split": _split_of(config.data, options.split),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    data = dataclasses.replace(config.data, **given)
+    folder = folder_of(data.name)
+    if options.data.name is None and folder is not None and not folder.exists():
+        raise UserError(
+            f"The images of this run were in {folder}, which is not there now. Say"
+            " where they are: --data.name folder:PATH."
+        )
+    return data
+
+
 def evaluate(options: EvaluateConfig) -> int:
     """Scores a checkpoint; prints a table, writes WORKDIR/evaluation.json.
 
@@ -126,17 +150,15 @@ def evaluate(options: EvaluateConfig) -> int:
     outputs = result_files(options.workdir, [RESULT_FILE, *drawn])
     parallel = evaluation_parallel(batch_size)
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
-    data = config.data
-    if options.split is not None:
-        eval_split = _split_of(data, options.split)
-        data = dataclasses.replace(data, eval_split=eval_split)
+    data = _data_now(config, options)
     feed = Feed(
         dataclasses.replace(
             config,
             data=data,
             batch_size=batch_size,
             optimizer=dataclasses.replace(config.optimizer, accumulate=1),
-        )
+        ),
+        trained.experiment.inputs.class_names,
     )
     task = dataclasses.replace(
         trained.experiment.task, truth=feed.eval_source.info.truth

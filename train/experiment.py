@@ -20,6 +20,7 @@ from train.models import (
     intermediates_shape,
     make_schedule,
 )
+from train.numerics import GENERATOR
 from train.optimizer import make_optimizer
 from train.parallel import Parallel
 from train.pretrained import channel_statistics, load_pretrained
@@ -69,6 +70,20 @@ class Experiment:
         """Steps of the whole training."""
         return self.task.total_steps
 
+    def variables_shape(self) -> dict[str, Any]:
+        """Shapes of "params" and "batch_stats"; nothing is computed."""
+
+        def initial(images):
+            key = jax.random.key(0, impl=GENERATOR)
+            found = self.task.model.init({"params": key, "dropout": key}, images)
+            return {
+                "params": found["params"],
+                "batch_stats": found.get("batch_stats", {}),
+            }
+
+        images = jax.ShapeDtypeStruct((1, *self.inputs.image_shape), "float32")
+        return jax.eval_shape(initial, images)
+
     def initial_state(self, message: Callable[[str], None] | None = None) -> TrainState:
         """The state before the first step, on the devices; a function of the seed.
 
@@ -79,7 +94,8 @@ class Experiment:
         Raises:
           UserError: if the pretrained weights are missing or do not fit.
         """
-        key, model_key = jax.random.split(jax.random.key(self.config.seed))
+        seed = jax.random.key(self.config.seed, impl=GENERATOR)
+        key, model_key = jax.random.split(seed)
         variables = initial_variables(
             self.task.model, model_key, self.inputs.image_shape
         )

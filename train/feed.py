@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from train.config import FitConfig
 from train.datasets import Source
 from train.errors import UserError
 from train.experiment import Inputs
+from train.labels import with_classes
 from train.pipeline import (
     Batch,
     EvalIterable,
@@ -41,9 +42,15 @@ class Feed:
     Sources are opened when first asked for: an evaluation needs no training images.
     """
 
-    def __init__(self, config: FitConfig):
-        """Opens nothing yet."""
-        self._config = config
+    def __init__(self, config: FitConfig, class_names: Sequence[str] | None = None):
+        """Opens nothing yet.
+
+        Args:
+          config: of the run.
+          class_names: of a run that was trained: labels count in this order. None: the
+            order of the training images.
+        """
+        self._config, self._class_names = config, class_names
         self._data = with_source_interpolation(config)
         self._process = {
             "process_index": jax.process_index(),
@@ -58,13 +65,18 @@ class Feed:
           UserError: if the set is unknown, not there, or broken.
         """
         with _named_errors():
-            return load_source(self._data, "train")
+            return self._labelled(load_source(self._data, "train"), whole=True)
 
     @cached_property
     def eval_source(self) -> Source:
         """The evaluation images; raises as `train_source`."""
         with _named_errors():
-            return load_source(self._data, "eval")
+            return self._labelled(load_source(self._data, "eval"), whole=False)
+
+    def _labelled(self, source: Source, *, whole: bool) -> Source:
+        if self._class_names is None:
+            return source
+        return with_classes(source, self._class_names, whole=whole)
 
     @cached_property
     def validation_source(self) -> Source | None:
@@ -72,7 +84,8 @@ class Feed:
         if self._data.validation == 0:
             return None
         with _named_errors():
-            return load_source(self._data, "validation")
+            source = load_source(self._data, "validation")
+            return self._labelled(source, whole=False)
 
     @cached_property
     def inputs(self) -> Inputs:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import jax
 
+from train.claim import (
+    check_config,
+    check_inputs,
+    claimed,
+    earlier_start,
+    note_config,
+)
 from train.config import FitConfig
 from train.describe import network_table
 from train.experiment import make_experiment
@@ -12,8 +19,8 @@ from train.hosts import start_hosts
 from train.interrupts import Interrupts
 from train.loop import Loop
 from train.parallel import check_batch, make_parallel
+from train.places import folder_of, moved_from, with_absolute_places
 from train.progress import Display
-from train.workdir import claim
 
 
 def fit(config: FitConfig) -> int:
@@ -24,15 +31,32 @@ def fit(config: FitConfig) -> int:
     """
     start_hosts(config.hosts)
     writes = jax.process_index() == 0
+    config = with_absolute_places(config)
     with Interrupts() as interrupts:
         parallel, parts = make_parallel(config.parallel), config.optimizer.accumulate
         check_batch(config.batch_size, parallel.device_count, parts)
-        feed = Feed(config)
+        check_config(config)
+        before = earlier_start(config.workdir)
+        feed = Feed(config, before and before.inputs.class_names)
+        check_inputs(config, feed.inputs)
         experiment = make_experiment(config, feed.inputs, parallel)
-        claim(config, feed.inputs, write=writes)
         display = Display(
             experiment.total_steps, quiet=config.output.quiet or not writes
         )
         model, shape = experiment.task.model, feed.inputs.image_shape
-        display.console.print(network_table(model, shape))
-        return Loop(experiment, feed, display).run(interrupts)
+        with claimed(config, feed.inputs):
+            display.console.print(network_table(model, shape))
+            loop = Loop(experiment, feed, display)
+            if before is not None and writes:
+                _report_move(before.config, config, display)
+                note_config(config)
+            return loop.run(interrupts)
+
+
+def _report_move(before: FitConfig, now: FitConfig, display: Display) -> None:
+    if moved := moved_from(before, now):
+        display.warning(
+            f"The images were in {moved} before; the classes and the number of training"
+            " images are the same, so the run goes on with those in"
+            f" {folder_of(now.data.name)}."
+        )

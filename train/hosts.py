@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from train.config import HostsConfig
 from train.errors import UserError, cause_of
@@ -52,3 +54,25 @@ def start_hosts(config: HostsConfig) -> None:
         raise UserError(
             f"Process 0 cannot be reached at {coordinator}: {cause_of(error)}"
         ) from error
+
+
+def in_first_process(action: Callable[[], None]) -> None:
+    """Runs the action in process 0; if it is refused there, no process goes on.
+
+    Raises:
+      UserError: of the action; in the other processes, that it was refused.
+    """
+    refused: UserError | None = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except UserError as error:
+            refused = error
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        word = np.asarray(refused is not None)
+        if multihost_utils.broadcast_one_to_all(word) and jax.process_index() != 0:
+            raise UserError("Process 0 cannot go on; its own message says why.")
+    if refused is not None:
+        raise refused

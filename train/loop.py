@@ -25,8 +25,8 @@ from train.profiling import Profiler
 from train.progress import Display
 from train.records import Records, write_json
 from train.steps import reset_window, train_step
+from train.workdir import RESULT_FILE
 
-RESULT_FILE = "result.json"
 _SHOWN = ("loss", "accuracy", "images_per_second")
 _SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
 
@@ -66,7 +66,7 @@ class Loop:
     def _restore(self) -> bool:
         parallel = self._experiment.parallel
         like = parallel.fetchable(self.state)
-        found = self._checkpoints.restore_latest(like, self._display.message)
+        found = self._checkpoints.restore_latest(like, self._display.warning)
         if found is None:
             return False
         self.step, state, record = found

@@ -30,7 +30,7 @@ def _line(values: Mapping[str, float]) -> str:
 
 
 class Display:
-    """Shows progress; prints nothing at all if quiet.
+    """Shows progress; prints nothing but warnings if quiet.
 
     Attributes:
       console: rich's, for tables.
@@ -65,6 +65,13 @@ class Display:
         """One line of text."""
         console = self._bar.console if self._bar is not None else self.console
         console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warning(self, text: str) -> None:
+        """One line that is said even if quiet, then on standard error."""
+        if self.console.quiet:
+            print(text, file=sys.stderr)
+        else:
+            self.message(text)
 
     def advance(self, step: int) -> None:
         """Moves the bar."""

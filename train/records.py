@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,35 +15,58 @@ METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 
+def strict(values: Any) -> Any:
+    """The same values without what JSON does not have: NaN and infinity become None."""
+    if isinstance(values, Mapping):
+        return {name: strict(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [strict(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """A record as one line of JSON; a number that is none is left out."""
+    known = {name: value for name, value in strict(record).items() if value is not None}
+    return json.dumps(known, allow_nan=False) + "\n"
+
+
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file; a last line cut short by a crash is left out."""
+    """The records of a metrics file; lines that a crash cut short are left out."""
     if not path.exists():
         return []
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, dict) and {"kind", "step"} <= record.keys():
+            records.append(record)
     return records
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
+    """Writes a JSON file whole or not at all; NaN and infinity become null."""
+    _replace(path, json.dumps(strict(values), indent=2, allow_nan=False) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
 def forget_after(path: Path, step: int) -> None:
     """Drops the records of later steps, which a resumed run will write again."""
-    records = read_records(path)
-    if not records:
+    if not path.exists():
         return
-    lines = [json.dumps(record) for record in records if record["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in lines))
-    os.replace(temporary, path)
+    kept = [record for record in read_records(path) if record["step"] <= step]
+    _replace(path, "".join(map(_line, kept)))
 
 
 class Records:
@@ -75,7 +99,7 @@ class Records:
         """
         record = {"kind": kind, "step": step, **about, **metrics}
         try:
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(_line(record))
             if self._board is not None:
                 for name, value in metrics.items():
                     self._board.add_scalar(f"{kind}/{name}", value, step)

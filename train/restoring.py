@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.checkpoints import Checkpoints
+import jax
+
+from train.checkpoints import DIRECTORY, Checkpoints, DamagedError
 from train.config import FitConfig
-from train.errors import UserError, cause_of
+from train.errors import UserError
 from train.experiment import Experiment, make_experiment
 from train.parallel import JitParallel
 from train.workdir import load_config, load_inputs
@@ -79,30 +81,41 @@ def restore_trained(workdir: Path, checkpoint: str, parallel: JitParallel) -> Tr
       UserError: if there is no run, no checkpoint, or none that can be read.
     """
     config, inputs = load_config(workdir), load_inputs(workdir)
-    if not (workdir / "checkpoints").is_dir():
+    if not (workdir / DIRECTORY).is_dir():
         raise _no_checkpoint(workdir)
     experiment = make_experiment(config, inputs, parallel)
     checkpoints = Checkpoints(workdir, config.checkpoint, read_only=True)
     try:
-        like = experiment.initial_state()
+        like = _judged_parts(experiment)
         step = _chosen_step(checkpoints, checkpoint, config.data.validation)
         if step is None:
-            found = checkpoints.restore_latest(like, print)
+            found = checkpoints.restore_latest(like, print, parts=set(like))
             if found is None:
                 raise _no_checkpoint(workdir)
-            state = found[1]
+            parts = found[1]
         else:
-            state = _restore_exactly(checkpoints, step, like)
+            parts = _restore_exactly(checkpoints, step, like)
     finally:
         checkpoints.close()
-    return Trained(experiment, state.evaluated_variables(), state.step)
+    parts = parallel.place(parts)
+    number = parts.pop("step")
+    return Trained(experiment, parts.get("average", parts), number)
+
+
+def _judged_parts(experiment: Experiment) -> dict[str, Any]:
+    """The parts of a state that a judgement needs, as shapes: no optimiser, no key."""
+    variables = experiment.variables_shape()
+    step = jax.ShapeDtypeStruct((), "int32")
+    if experiment.config.optimizer.ema_decay is not None:
+        return {"average": variables, "step": step}
+    return {**variables, "step": step}
 
 
 def _restore_exactly(checkpoints: Checkpoints, step: int, like: Any) -> Any:
     try:
-        return checkpoints.restore(step, like)[0]
-    except Exception as error:
+        return checkpoints.restore(step, like, parts=set(like))[0]
+    except DamagedError as error:
         raise UserError(
-            f"The checkpoint of step {step} is damaged ({cause_of(error)}); try"
-            " --checkpoint latest."
+            f"The checkpoint of step {step} is damaged ({error}); try --checkpoint"
+            " latest."
         ) from error

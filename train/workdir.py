@@ -7,16 +7,31 @@ import json
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from train.checkpoints import DIRECTORY
+from train.checkpoints import BROKEN, DIRECTORY, SCORES
 from train.config import FitConfig, to_dict
-from train.errors import CannotWriteError, UserError
+from train.errors import UserError
 from train.experiment import Inputs
-from train.records import write_json
+from train.records import METRICS_FILE, TENSORBOARD
 
 CONFIG_FILE = "config.json"
 INPUTS_FILE = "inputs.json"
+RESULT_FILE = "result.json"
+
+# What a run writes, besides its config: where one of them is, a run was.
+OWN_FILES = (
+    DIRECTORY,
+    BROKEN,
+    SCORES,
+    INPUTS_FILE,
+    METRICS_FILE,
+    RESULT_FILE,
+    TENSORBOARD,
+    "pictures",
+    "looking.gif",
+    "profile",
+)
 
 # What may differ between two starts of one run: none of it changes the result, but
 # for roundings of `parallel`.
@@ -59,59 +74,68 @@ def differing_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Fields that differ and may not, as "name: old, now new".
+class Difference(NamedTuple):
+    """A field that has another value than before; as text "name: old, now new".
+
+    Attributes:
+      name: of the field, with its section.
+      old: value of the run.
+      new: value of this start.
+    """
+
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.old!r}, now {self.new!r}"
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+    """Fields that differ and may not.
 
     A field that is newer than the run of `old` counts with its default, which is what
     that run did.
     """
     old, new = _flat(to_dict(FitConfig())) | _flat(old), _flat(new)
     names = differing_fields([old, new])
-    return [f"{name}: {old.get(name)!r}, now {new.get(name)!r}" for name in names]
-
-
-def claim(config: FitConfig, inputs: Inputs, *, write: bool) -> None:
-    """Makes the work directory, or checks that it belongs to the same config.
-
-    Args:
-      config: of the run that starts.
-      inputs: of its data set, kept so that `predict` needs no data set.
-      write: whether this process is the one that writes.
-
-    Raises:
-      UserError: if the directory holds a run of another config.
-      CannotWriteError: if it cannot be made or written.
-    """
-    path = config.workdir / CONFIG_FILE
-    if path.exists() and _has_checkpoints(config.workdir):
-        found = differences(_read(path), to_dict(config))
-        if found:
-            raise UserError(
-                f"{config.workdir} holds a run of another config:\n  "
-                + "\n  ".join(found)
-                + "\nGive the old values to go on with it, or another --workdir."
-            )
-    if not write:
-        return
-    try:
-        config.workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, to_dict(config))
-        write_json(config.workdir / INPUTS_FILE, dataclasses.asdict(inputs))
-    except OSError as error:
-        raise CannotWriteError(
-            f"The work directory {config.workdir} cannot be written: {error.strerror}."
-        ) from error
-
-
-def _has_checkpoints(workdir: Path) -> bool:
-    return any(each.name.isdigit() for each in (workdir / DIRECTORY).glob("*"))
+    return [Difference(name, old.get(name), new.get(name)) for name in names]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(values, dict) or not values:
+        raise UserError(f"{path} cannot be read: it holds no fields.")
+    return values
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The config of a run as plain values.
+
+    Raises:
+      UserError: if it is missing or damaged, or a newer version wrote it.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        raise UserError(
+            f"{workdir} is not the work directory of a run: it has no {CONFIG_FILE}."
+        )
+    values = _read(path)
+    known = to_dict(FitConfig())
+    sections = {name for name, value in known.items() if isinstance(value, dict)}
+    unknown = [name for name in _flat(values) if name not in _flat(known)]
+    unknown = [name for name in unknown if not _is_free(name)]
+    unknown += [name for name in sections if not isinstance(values.get(name, {}), dict)]
+    if unknown:
+        raise UserError(
+            f"{path} does not fit this version, which does not know"
+            f" {', '.join(unknown)}: a newer version of the program wrote it, or it is"
+            " not the config of a run."
+        )
+    return values
 
 
 def _from_dict(kind: type, values: dict[str, Any]) -> Any:
@@ -137,15 +161,11 @@ def load_config(workdir: Path) -> FitConfig:
     Raises:
       UserError: if there is none, or this version does not understand it.
     """
-    path = workdir / CONFIG_FILE
-    if not path.exists():
-        raise UserError(
-            f"{workdir} is not the work directory of a run: it has no {CONFIG_FILE}."
-        )
-    values = _read(path)
+    values = read_config(workdir)
     try:
         config = _from_dict(FitConfig, values)
     except (TypeError, ValueError) as error:
+        path = workdir / CONFIG_FILE
         raise UserError(f"{path} does not fit this version: {error}") from error
     return dataclasses.replace(config, workdir=workdir)
 
@@ -157,7 +177,13 @@ def load_inputs(workdir: Path) -> Inputs:
       UserError: if the file is missing or damaged.
     """
     path = workdir / INPUTS_FILE
+    values = _read(path)
     try:
-        return _from_dict(Inputs, _read(path))
-    except TypeError as error:
+        inputs = _from_dict(Inputs, values)
+        sides = [int(side) for side in inputs.image_shape]
+        names = [str(name) for name in inputs.class_names]
+    except (TypeError, ValueError) as error:
         raise UserError(f"{path} does not fit this version: {error}") from error
+    if len(sides) != 3 or isinstance(inputs.class_names, str) or not names:
+        raise UserError(f"{path} is damaged: it names no image shape or no classes.")
+    return inputs
