@@ -112,6 +112,6 @@ def check_made_for(
 
 
 def did_you_mean(name: Any, names: Iterable[str]) -> str:
-    """ " Did you mean 'name'?" for the nearest of the names, or nothing."""
+    """A question that names the nearest of the names, or nothing if none is near."""
     close = difflib.get_close_matches(str(name), list(names), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -278,10 +278,8 @@ def apply_mask(features: jax.Array, mask: jax.Array) -> jax.Array:
 
 def raise_floor(mask: jax.Array, floor: jax.typing.ArrayLike) -> jax.Array:
     """The mask, moved from [0, 1] into [floor, 1]."""
-    if isinstance(floor, jax.Array):
-        floor = floor.astype(mask.dtype)
-    else:
-        floor = float(floor)
+    # A Python number takes the mask's dtype, a NumPy one would not.
+    floor = floor.astype(mask.dtype) if isinstance(floor, jax.Array) else float(floor)
     return floor + (1 - floor) * mask
 
 

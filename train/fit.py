@@ -11,9 +11,12 @@ from train.feed import Feed
 from train.hosts import start_hosts
 from train.interrupts import Interrupts
 from train.loop import Loop
+from train.models import parameter_paths
+from train.optimizer import check_patterns
+from train.pretrained import check_freeze_norm
 from train.parallel import check_batch, make_parallel
 from train.progress import Display
-from train.workdir import claim
+from train.workdir import CONFIG_FILE, claim
 
 
 def fit(config: FitConfig) -> int:
@@ -29,6 +32,10 @@ def fit(config: FitConfig) -> int:
         check_batch(config.batch_size, parallel.device_count, parts)
         feed = Feed(config)
         experiment = make_experiment(config, feed.inputs, parallel)
+        if not (config.workdir / CONFIG_FILE).exists():  # an older run may go on
+            paths = parameter_paths(experiment.task.model, feed.inputs.image_shape)
+            check_patterns(config.optimizer, paths)
+            check_freeze_norm(config)
         claim(config, feed.inputs, write=writes)
         display = Display(
             experiment.total_steps, quiet=config.output.quiet or not writes

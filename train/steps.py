@@ -52,8 +52,8 @@ def _forward(task: Task, params, batch_stats, images, step, key):
         return task.model.apply(
             variables | task.schedule(step),
             images,
-            # BatchNorm is the only layer of any backbone that asks.
-            train=not settings.freeze_norm,
+            # With `freeze_norm` too: only the backbone's BatchNorm stands still.
+            train=True,
             rngs={"dropout": key},
             mutable=["batch_stats", "intermediates"],
         )
