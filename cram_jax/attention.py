@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cram_jax.precision import at_least_float32
 from cram_jax.predictors import MomentPredictor
 from cram_jax.rectangle import Rectangle
 from cram_jax.rendering import (
@@ -16,6 +17,7 @@ from cram_jax.rendering import (
     check_features,
     check_floor,
     check_sharpness,
+    raise_floor,
     relative_sharpness,
     render_mask,
 )
@@ -42,7 +44,7 @@ class RectangularAttention(nn.Module):
         (`sharpness_schedule` makes it), so that it can change without recompiling.
       floor: what the gate lets through far outside the rectangle, in [0, 1).
       dtype: computation dtype of the predictor; None takes the features'. Geometry
-        is float32 always.
+        is float32 or better always.
       param_dtype: dtype of the parameters.
     """
 
@@ -84,7 +86,7 @@ class RectangularAttention(nn.Module):
         mask = render_mask(rectangle, *features.shape[-3:-1], sharpness=sharpness)
         self.sow("intermediates", "rectangle", rectangle)
         self.sow("intermediates", "mask", mask)
-        return apply_mask(features, self.floor + (1 - self.floor) * mask)
+        return apply_mask(features, raise_floor(mask, self.floor))
 
 
 def attended_rectangles(intermediates: Mapping[str, Any]) -> dict[str, Rectangle]:
@@ -132,10 +134,11 @@ def sharpness_schedule(
       ValueError: if a sharpness known now is not positive.
     """
     check_sharpness(sharpness)
+    value = at_least_float32(sharpness)
     schedule: dict[str, Any] = {}
     for path in paths:
         level = schedule
         for name in filter(None, path.split("/")):
             level = level.setdefault(name, {})
-        level["sharpness"] = jnp.asarray(sharpness, jnp.float32)
+        level["sharpness"] = value
     return {"schedule": schedule}

@@ -8,7 +8,6 @@ tells channels apart. All raise ValueError for a wrong rank and for integer feat
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Callable
@@ -26,9 +25,15 @@ from cram_jax.channel_attention import (
     SqueezeExcite,
     gate_channels,
 )
+from cram_jax.checks import check_count, check_number, did_you_mean
 from cram_jax.precision import at_least_float32, read_apart
 from cram_jax.predictors import MomentPredictor, RegressionPredictor
-from cram_jax.rendering import apply_mask, check_features, check_floor
+from cram_jax.rendering import (
+    apply_mask,
+    check_features,
+    check_floor,
+    raise_floor,
+)
 from cram_jax.trunk import Trunk
 
 __all__ = [
@@ -95,11 +100,14 @@ class PositionwiseAttention(nn.Module):
         del train
         check_features(features)
         check_floor(self.floor)
-        if not 0 < self.initial_mask < 1:
-            raise ValueError(
-                "initial_mask must lie between 0 and 1, both excluded; got"
-                f" {self.initial_mask}. 0.5 is the start as published."
-            )
+        check_number(
+            "initial_mask",
+            self.initial_mask,
+            lambda value: (value > 0) & (value < 1),
+            "lie between 0 and 1, both excluded",
+            "0.5 is the start as published",
+        )
+        check_count("kernel", self.kernel)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         if self.form == "pooled":
             pooled = _mean_and_max_over_channels(features)
@@ -114,7 +122,7 @@ class PositionwiseAttention(nn.Module):
             raise ValueError(f"form must be 'pooled' or 'trunk'; got {self.form!r}.")
         opening = math.log(self.initial_mask / (1 - self.initial_mask))
         mask = jax.nn.sigmoid(at_least_float32(logits) + opening)
-        mask = self.floor + (1 - self.floor) * mask
+        mask = raise_floor(mask, self.floor)
         self.sow("intermediates", "mask", mask)
         return apply_mask(features, mask)
 
@@ -142,6 +150,7 @@ class CBAM(nn.Module):
         """Gates the features."""
         del train
         check_features(features)
+        check_count("kernel", self.kernel)
         precise = at_least_float32(read_apart(features))
         mlp = Bottleneck(self.reduction, self.dtype, self.param_dtype, name="channel")
         mean, largest = precise.mean((-3, -2)), precise.max((-3, -2))
@@ -191,10 +200,9 @@ def attention_factory(name: str) -> Callable[..., nn.Module] | None:
     Raises:
       ValueError: for an unknown name, with the names there are.
     """
-    if name in ATTENTIONS:
+    if isinstance(name, str) and name in ATTENTIONS:
         return ATTENTIONS[name]
-    close = difflib.get_close_matches(name, ATTENTIONS, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, ATTENTIONS)
     raise ValueError(
         f"Unknown attention {name!r}.{hint} There are: {', '.join(ATTENTIONS)}."
     )

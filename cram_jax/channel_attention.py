@@ -11,8 +11,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from cram_jax.checks import check_count, check_number
 from cram_jax.precision import at_least_float32, read_apart
 from cram_jax.rendering import check_features
 
@@ -36,6 +38,7 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, pooled: jax.Array) -> jax.Array:
         channels = pooled.shape[-1]
+        check_count("reduction", self.reduction)
         dense = functools.partial(
             nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype
         )
@@ -91,6 +94,8 @@ class EfficientChannelAttention(nn.Module):
         """Gates the features."""
         del train
         check_features(features)
+        check_number("gamma", self.gamma, lambda value: value > 0, "be positive")
+        check_number("offset", self.offset, np.isfinite, "be a finite number")
         size = int(abs((math.log2(features.shape[-1]) + self.offset) / self.gamma))
         logits = nn.Conv(
             1,
@@ -129,6 +134,8 @@ class CoordinateAttention(nn.Module):
     def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
         """Gates the features; `train` uses (and updates) the batch's statistics."""
         check_features(features)
+        check_count("reduction", self.reduction)
+        check_count("min_hidden", self.min_hidden)
         height, channels = features.shape[-3], features.shape[-1]
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         precise = at_least_float32(read_apart(features))

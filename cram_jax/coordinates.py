@@ -28,6 +28,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from cram_jax.checks import check_count
+
 __all__ = ["map_extents", "pixel_centers"]
 
 
@@ -42,13 +44,16 @@ def map_extents(height: int, width: int) -> tuple[float, float]:
       `(extent_x, extent_y)`; the larger of the two is 1.
 
     Raises:
-      ValueError: if a side is less than 1.
+      ValueError: if a side is less than 1, or no whole number.
     """
-    if height < 1 or width < 1:
+    try:
+        check_count("height", height)
+        check_count("width", width)
+    except ValueError as error:
         raise ValueError(
             f"A map needs at least one pixel per side, got height={height} and "
             f"width={width}; pass the two middle axes of [..., H, W, C]."
-        )
+        ) from error
     longer = max(height, width)
     return width / longer, height / longer
 
@@ -67,7 +72,7 @@ def pixel_centers(
       `(x [width], y [height])`, see the module's docstring for the convention.
 
     Raises:
-      ValueError: if a side is less than 1.
+      ValueError: if a side is less than 1, or no whole number.
     """
     extent_x, extent_y = map_extents(height, width)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from cram_jax.batched import align
+from cram_jax.precision import precise
 from cram_jax.rectangle import Rectangle, rectangle_corners
 
 __all__ = ["gaussian_distance_squared", "rectangle_distance"]
@@ -41,6 +43,9 @@ def gaussian_distance_squared(a: Rectangle, b: Rectangle) -> jax.Array:
 
     Returns:
       `[...]`, in squared units of the longer side.
+
+    Raises:
+      ValueError: if batch axes do not fit together.
     """
 
     def moments(r: Rectangle) -> tuple[jax.Array, ...]:
@@ -50,6 +55,7 @@ def gaussian_distance_squared(a: Rectangle, b: Rectangle) -> jax.Array:
         cos, sin = jnp.cos(2 * r.angle), jnp.sin(2 * r.angle)
         return trace, root_determinant, anisotropy * cos, anisotropy * sin
 
+    a, b = _together(a, b)
     trace_a, root_a, cos_a, sin_a = moments(a)
     trace_b, root_b, cos_b, sin_b = moments(b)
     centers = (a.center_x - b.center_x) ** 2 + (a.center_y - b.center_y) ** 2
@@ -64,7 +70,14 @@ def gaussian_distance_squared(a: Rectangle, b: Rectangle) -> jax.Array:
     return centers + shapes
 
 
+def _together(a: Rectangle, b: Rectangle) -> tuple[Rectangle, Rectangle]:
+    """Both in one precision, float32 or better, with as many batch axes."""
+    a, b = align(a=(a, 0), b=(b, 0))
+    return precise(a, b)
+
+
 def _parameter_distance(a: Rectangle, b: Rectangle) -> jax.Array:
+    a, b = _together(a, b)
     center = (a.center_x - b.center_x) ** 2 + (a.center_y - b.center_y) ** 2
 
     def difference(width: jax.Array, height: jax.Array, angle: jax.Array) -> jax.Array:
@@ -79,9 +92,10 @@ def _parameter_distance(a: Rectangle, b: Rectangle) -> jax.Array:
 
 
 def _corner_distance(a: Rectangle, b: Rectangle) -> jax.Array:
+    a, b = _together(a, b)
     corners_a, corners_b = rectangle_corners(a), rectangle_corners(b)
     rolled = jnp.stack([jnp.roll(corners_b, shift, axis=-2) for shift in range(4)])
-    squared = jnp.sum((corners_a - rolled) ** 2, axis=-1)
+    squared = jnp.sum((corners_a[None] - rolled) ** 2, axis=-1)
     return _safe_sqrt(jnp.min(jnp.mean(squared, axis=-1), axis=0))
 
 
@@ -103,7 +117,7 @@ def rectangle_distance(
       `[...]`; where it is 0 its gradient is 0.
 
     Raises:
-      ValueError: on an unknown metric.
+      ValueError: on an unknown metric, and if batch axes do not fit together.
     """
     if metric == "gaussian":
         return _safe_sqrt(gaussian_distance_squared(a, b))

@@ -6,12 +6,16 @@ the grid.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cram_jax.batched import with_rank
+from cram_jax.checks import check_count, check_number
 from cram_jax.coordinates import pixel_centers
-from cram_jax.precision import read_apart
+from cram_jax.precision import at_least_float32, precise, read_apart
 from cram_jax.rectangle import Rectangle
 
 __all__ = ["heat_map_moments", "pool_to_grid", "rectangle_from_moments"]
@@ -35,8 +39,7 @@ def pool_to_grid(values: jax.Array, max_grid: int) -> jax.Array:
     Raises:
       ValueError: if `max_grid` is less than 1.
     """
-    if max_grid < 1:
-        raise ValueError(f"max_grid must be at least 1, got {max_grid}.")
+    check_count("max_grid", max_grid)
     height, width = values.shape[-3:-1]
     least = -(-max(height, width) // max_grid)
     if least == 1:
@@ -44,18 +47,24 @@ def pool_to_grid(values: jax.Array, max_grid: int) -> jax.Array:
     dividing = (c for c in range(least, 2 * least + 1) if height % c == width % c == 0)
     cell = next(dividing, least)
     rows, columns = -(-height // cell), -(-width // cell)
-    # A reshape and one reduction: XLA's reduce_window is far slower on CPU.
+    # A reshape and one reduction: XLA's reduce_window is far slower on CPU. One axis is
+    # split at a time: of a batch spread over a mesh JAX follows no more (XLA makes one
+    # reshape of both).
     padding = [(0, 0)] * (values.ndim - 3)
     padding += [(0, rows * cell - height), (0, columns * cell - width), (0, 0)]
     cut = height % cell or width % cell
     whole = jnp.pad(values, padding) if cut else read_apart(values)
-    shape = (*values.shape[:-3], rows, cell, columns, cell, values.shape[-1])
-    means = jnp.mean(whole.reshape(shape), axis=(-4, -2))
+    *batch, channels = *values.shape[:-3], values.shape[-1]
+    whole = whole.reshape(*batch, rows, cell, columns * cell, channels)
+    whole = whole.reshape(*batch, rows, cell, columns, cell, channels)
+    means = jnp.mean(whole, axis=(-4, -2))
     count_y, count_x = (
         np.minimum(cell, side - np.arange(0, side, cell)) for side in (height, width)
     )
     share = count_y[:, None] * count_x / cell**2
-    return means / share[..., None].astype(means.dtype) if cut else means
+    if not cut:
+        return means
+    return means / with_rank(jnp.asarray(share[..., None], means.dtype), means.ndim)
 
 
 def heat_map_moments(
@@ -83,25 +92,29 @@ def heat_map_moments(
     Raises:
       ValueError: if `background` is not in [0, 1).
     """
-    if not 0 <= background < 1:
-        raise ValueError(
-            "background is a share of a flat map's density and must lie in [0, 1);"
-            f" got {background}."
-        )
+    check_number(
+        "background is a share of a flat map's density and",
+        background,
+        lambda value: (value >= 0) & (value < 1),
+        "lie in [0, 1)",
+    )
+    logits = at_least_float32(logits)
+    dtype, rank = logits.dtype, logits.ndim
     # Constants of the shape: traced, their many small operations would run every time.
     with jax.ensure_compile_time_eval():
-        x, y = (np.asarray(axis) for axis in pixel_centers(height, width))
+        centers = pixel_centers(height, width, dtype=dtype)
+        x, y = (np.asarray(axis) for axis in centers)
     cell = -(-max(height, width) // max(logits.shape[-2:]))
     pixel = 2 / max(height, width)
     columns, rows = _cells(x, cell, pixel), _cells(y, cell, pixel)
-    counts = rows[1][:, None], columns[1]
-    logits = logits.astype(jnp.float32)
-    logits = logits + np.log(counts[0]) + np.log(counts[1])
+    counts = rows[1][:, None], columns[1][None]
+    log_counts = (with_rank(jnp.asarray(np.log(count)), rank) for count in counts)
+    logits = functools.reduce(jnp.add, log_counts, logits)
     weights = jax.nn.softmax(logits, axis=(-2, -1))
     if background:
         flat = counts[0] * counts[1] / (height * width)
         # The weights sum to 1 as the flat map does, so something always exceeds it.
-        weights = jax.nn.relu(weights - background * flat)
+        weights = jax.nn.relu(weights - with_rank(jnp.asarray(background * flat), rank))
         weights = weights / weights.sum((-2, -1), keepdims=True)
     return _density_moments(weights, columns, rows)
 
@@ -116,21 +129,27 @@ def _cells(centers: np.ndarray, cell: int, pixel: float) -> tuple[np.ndarray, ..
 
 def _density_moments(weights: jax.Array, columns: tuple, rows: tuple) -> tuple:
     """Moments of weights `[..., h, w]` that sum to 1, over cells as `_cells` gives."""
-    center_x, _, spread_x = columns
-    center_y, _, spread_y = rows
+    # All as `[..., h, w]`, so that no axis is added without a word.
+    rank = weights.ndim
+    center_x, spread_x = (
+        with_rank(jnp.asarray(columns[i])[None], rank) for i in (0, 2)
+    )
+    center_y, spread_y = (
+        with_rank(jnp.asarray(rows[i])[:, None], rank) for i in (0, 2)
+    )
 
     def moment(values: jax.typing.ArrayLike) -> jax.Array:
         return jnp.sum(weights * values, (-2, -1))
 
-    mean_x, mean_y = moment(center_x), moment(center_y[:, None])
+    mean_x, mean_y = moment(center_x), moment(center_y)
     # The second moments may be taken about any fixed point: about (a copy of) the mean
     # nothing cancels, and their gradients need no further sums over the map.
     about_x, about_y = jax.lax.stop_gradient((mean_x, mean_y))
     from_x = center_x - about_x[..., None, None]
-    from_y = center_y[:, None] - about_y[..., None, None]
+    from_y = center_y - about_y[..., None, None]
     off_x, off_y = mean_x - about_x, mean_y - about_y
     variance_x = moment(from_x**2 + spread_x) - off_x**2
-    variance_y = moment(from_y**2 + spread_y[:, None]) - off_y**2
+    variance_y = moment(from_y**2 + spread_y) - off_y**2
     covariance = moment(from_x * from_y) - off_x * off_y
     return mean_x, mean_y, variance_x, variance_y, covariance
 
@@ -166,7 +185,7 @@ def rectangle_from_moments(
     `factor * sqrt(3 l)`. The width belongs to the larger eigenvalue.
 
     Args:
-      mean_x: `[...]`; likewise the other moments.
+      mean_x: mean of x; all moments are `[...]`.
       mean_y: mean of y.
       variance_x: variance of x.
       variance_y: variance of y.
@@ -177,6 +196,10 @@ def rectangle_from_moments(
       Rectangles `[...]`; where the eigenvalues meet the angle is 0 and its gradient
       bounded.
     """
+    moments = mean_x, mean_y, variance_x, variance_y, covariance
+    mean_x, mean_y, variance_x, variance_y, covariance, factor = precise(
+        *moments, factor
+    )
     half_trace = (variance_x + variance_y) / 2
     half_difference = (variance_x - variance_y) / 2
     squared = half_difference**2 + covariance**2

@@ -16,6 +16,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from cram_jax.batched import align
+from cram_jax.precision import precise
 from cram_jax.rectangle import Rectangle, rectangle_area
 
 __all__ = [
@@ -39,8 +41,12 @@ def rectangle_intersection_area(a: Rectangle, b: Rectangle) -> jax.Array:
 
     Returns:
       Areas `[...]`; the square [-1, 1] x [-1, 1] has area 4.
+
+    Raises:
+      ValueError: if batch axes do not fit together.
     """
-    a, b = _precise(a), _precise(b)
+    a, b = align(a=(a, 0), b=(b, 0))
+    a, b = precise(a, b)
     x, y = _corners_in_frame_of(a, b)
     box_x, box_y = a.half_width[..., None, None], a.half_height[..., None, None]
     t = _kinks(x, y, box_x, box_y)
@@ -67,14 +73,6 @@ def rectangle_intersection_area(a: Rectangle, b: Rectangle) -> jax.Array:
     twice = mid_x * segments(y, box_y) - mid_y * segments(x, box_x)
     twice = jnp.sum(twice, axis=(-2, -1))
     return twice - jax.lax.stop_gradient(twice) / 2
-
-
-def _precise(rectangle: Rectangle) -> Rectangle:
-    def at_least_float32(field: jax.Array) -> jax.Array:
-        field = jnp.asarray(field)
-        return field.astype(jnp.promote_types(field.dtype, jnp.float32))
-
-    return jax.tree.map(at_least_float32, rectangle)
 
 
 def _corners_in_frame_of(a: Rectangle, b: Rectangle) -> tuple[jax.Array, jax.Array]:
@@ -137,8 +135,12 @@ def rotated_iou(a: Rectangle, b: Rectangle) -> jax.Array:
 
     Returns:
       Values `[...]` in [0, 1].
+
+    Raises:
+      ValueError: if batch axes do not fit together.
     """
-    a, b = _precise(a), _precise(b)
+    a, b = align(a=(a, 0), b=(b, 0))
+    a, b = precise(a, b)
     shared = rectangle_intersection_area(a, b)
     union = rectangle_area(a) + rectangle_area(b) - shared
     # The safe denominator comes before the division: its gradient is -1 / union^2.
@@ -166,7 +168,8 @@ def mask_iou(a: jax.typing.ArrayLike, b: jax.typing.ArrayLike) -> jax.Array:
       Values `[...]` in [0, 1], float32 or better.
 
     Raises:
-      ValueError: if a mask has fewer than two axes, or their maps differ in size.
+      ValueError: if a mask has fewer than two axes, their maps differ in size, or batch
+        axes do not fit together.
     """
     a, b = jnp.asarray(a), jnp.asarray(b)
     if min(a.ndim, b.ndim) < 2 or a.shape[-2:] != b.shape[-2:]:
@@ -174,8 +177,8 @@ def mask_iou(a: jax.typing.ArrayLike, b: jax.typing.ArrayLike) -> jax.Array:
             "Masks need the same two last axes [..., H, W], got shapes "
             f"{a.shape} and {b.shape}; resize one, or drop its channel axis."
         )
-    dtype = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
-    a, b = a.astype(dtype), b.astype(dtype)
+    a, b = align(a=(a, 2), b=(b, 2))
+    a, b = precise(a, b)
     shared = jnp.sum(jnp.minimum(a, b), axis=(-2, -1))
     union = jnp.sum(jnp.maximum(a, b), axis=(-2, -1))
     some = union > 0

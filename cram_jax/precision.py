@@ -1,8 +1,8 @@
-"""Float32 statistics of bfloat16 features, without a float32 copy of them."""
+"""Which precision numbers are computed in, and how half floats are read for it."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,27 @@ import jax.numpy as jnp
 Arrays = TypeVar("Arrays")
 
 
-def at_least_float32(array: jax.Array) -> jax.Array:
+def wide_dtype(*values: Any) -> Any:
+    """The common dtype of arrays and numbers, at least float32.
+
+    Integers and Python numbers alone give JAX's default: float32, or float64 where
+    `jax_enable_x64` is on. The same under strict promotion, since it is asked for.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(jnp.result_type(*values, float), jnp.float32)
+
+
+def at_least_float32(array: jax.typing.ArrayLike) -> jax.Array:
     """The array in at least float32: means over many half floats lose digits."""
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    array = jnp.asarray(array)
+    return array.astype(wide_dtype(array))
+
+
+def precise(*trees: Any) -> Any:
+    """The tree, or the tuple of trees, with all leaves in one dtype (`wide_dtype`)."""
+    dtype = wide_dtype(*jax.tree.leaves(trees))
+    cast = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), trees)
+    return cast if len(trees) > 1 else cast[0]
 
 
 def read_apart(arrays: Arrays) -> Arrays:

@@ -6,12 +6,16 @@ small cells. What they do with the trunk differs (see each class).
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cram_jax.checks import check_count, check_made_for, check_number
 from cram_jax.coordinates import map_extents
 from cram_jax.moments import heat_map_moments, pool_to_grid, rectangle_from_moments
+from cram_jax.precision import at_least_float32
 from cram_jax.rectangle import (
     MAX_HALF_SIZE,
     MIN_HALF_SIZE,
@@ -61,6 +65,7 @@ class RegressionPredictor(nn.Module):
     def __call__(self, features: jax.Array) -> Rectangle:
         """Predicts one rectangle `[...]` for each map of `[..., H, W, C]`."""
         check_features(features)
+        check_count("trunk_channels", self.trunk_channels)
         x = Trunk(
             self.trunk_channels,
             self.width,
@@ -72,7 +77,14 @@ class RegressionPredictor(nn.Module):
         )(features)
         *batch, height, width, channels = x.shape
         x = x.reshape(*batch, height * width * channels)
-        x = nn.silu(x).astype(jnp.float32)
+        check_made_for(
+            self,
+            ("raw",),
+            x.shape[-1],
+            "numbers from the trunk",
+            ("RegressionPredictor keeps the map's size of its first call"),
+        )
+        x = at_least_float32(nn.silu(x))
         raw = nn.Dense(
             5, kernel_init=self.kernel_init, param_dtype=self.param_dtype, name="raw"
         )(x)
@@ -133,6 +145,11 @@ class MomentPredictor(nn.Module):
           ValueError: for other `rotations`, or features of wrong rank or dtype.
         """
         check_features(features)
+        if self.rotations not in (1, 2, 4) or isinstance(self.rotations, bool):
+            raise ValueError(f"rotations must be 1, 2 or 4; got {self.rotations!r}.")
+        check_number(
+            "initial_factor", self.initial_factor, lambda v: v > 0, "be positive"
+        )
         trunk = Trunk(
             1,
             self.width,
@@ -150,23 +167,25 @@ class MomentPredictor(nn.Module):
         self.sow("intermediates", "heat", heat)
         log_factor = self.param(
             "log_factor",
-            nn.initializers.constant(jnp.log(self.initial_factor)),
+            nn.initializers.constant(math.log(self.initial_factor)),
             (),
             self.param_dtype,
         )
         moments = heat_map_moments(
             heat, *features.shape[-3:-1], background=self.background
         )
-        factor = jnp.exp(log_factor.astype(jnp.float32))
+        factor = jnp.exp(at_least_float32(log_factor))
         return rectangle_from_moments(*moments, factor=factor)
 
     def _mean_over_rotations(self, trunk: Trunk, features: jax.Array) -> jax.Array:
         grid = pool_to_grid(features, self.max_grid)
-        if self.rotations not in (2, 4):
-            raise ValueError(f"rotations must be 1, 2 or 4; got {self.rotations}.")
         square = grid.shape[-3] == grid.shape[-2]
         quarters = range(0, 4, 1 if self.rotations == 4 and square else 2)
-        turned = jnp.stack([jnp.rot90(grid, k, axes=(-3, -2)) for k in quarters])
-        heat = trunk(turned)[..., 0]
-        back = [jnp.rot90(heat[i], -k, axes=(-2, -1)) for i, k in enumerate(quarters)]
+        # Beside the map, not in front of the batch, which may be spread over a mesh.
+        turns = [jnp.rot90(grid, k, axes=(-3, -2)) for k in quarters]
+        heat = trunk(jnp.stack(turns, axis=-4))[..., 0]
+        back = [
+            jnp.rot90(heat[..., i, :, :], -k, axes=(-2, -1))
+            for i, k in enumerate(quarters)
+        ]
         return jnp.mean(jnp.stack(back), axis=0)

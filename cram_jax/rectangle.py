@@ -17,6 +17,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from cram_jax.batched import number_fields, register
+from cram_jax.checks import check_number
+from cram_jax.precision import at_least_float32, precise
+
 __all__ = [
     "Rectangle",
     "canonical_rectangle",
@@ -34,10 +38,14 @@ MIN_HALF_SIZE = 0.05
 MAX_HALF_SIZE = 2.0
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@register
+@dataclasses.dataclass(frozen=True, init=False)
 class Rectangle:
     """A batch of rotated rectangles: five arrays of one shape `[...]`.
+
+    The constructor takes numbers and arrays. Half floats become float32, and numbers
+    take the shape of the arrays. It raises ValueError for what is no number, and for
+    arrays of different shapes.
 
     Attributes:
       center_x: x of the centre, to the right.
@@ -54,10 +62,32 @@ class Rectangle:
     half_height: jax.Array
     angle: jax.Array
 
+    def __init__(
+        self,
+        center_x: jax.typing.ArrayLike,
+        center_y: jax.typing.ArrayLike,
+        half_width: jax.typing.ArrayLike,
+        half_height: jax.typing.ArrayLike,
+        angle: jax.typing.ArrayLike,
+    ):
+        names = (field.name for field in dataclasses.fields(self))
+        values = (center_x, center_y, half_width, half_height, angle)
+        given = number_fields("Rectangle", dict(zip(names, values, strict=True)))
+        shapes = {array.shape for array in given.values()} - {()}
+        if len(shapes) > 1:
+            shown = ", ".join(f"{name} {list(a.shape)}" for name, a in given.items())
+            raise ValueError(
+                f"The five fields of a Rectangle have one shape, got {shown};"
+                " jnp.broadcast_arrays gives them one."
+            )
+        shape = next(iter(shapes), ())
+        for name, array in given.items():
+            array = array if array.shape == shape else jnp.broadcast_to(array, shape)
+            object.__setattr__(self, name, array)
+
     def as_array(self) -> jax.Array:
         """The five parameters, in the order of the fields, as `[..., 5]`."""
-        fields = (self.center_x, self.center_y, self.half_width, self.half_height)
-        return jnp.stack(jnp.broadcast_arrays(*fields, self.angle), axis=-1)
+        return jnp.stack(jnp.broadcast_arrays(*jax.tree.leaves(precise(self))), -1)
 
     @classmethod
     def from_array(cls, array: jax.typing.ArrayLike) -> Rectangle:
@@ -80,17 +110,28 @@ def _check_five(array: jax.Array) -> jax.Array:
     return array
 
 
-def _as_float32_or_better(array: jax.typing.ArrayLike) -> jax.Array:
-    array = jnp.asarray(array)
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
 def _check_half_sizes(min_half_size: float, max_half_size: float) -> None:
-    if not 0 < min_half_size < max_half_size:
-        raise ValueError(
-            "Half sizes need 0 < min_half_size < max_half_size, got "
-            f"min_half_size={min_half_size} and max_half_size={max_half_size}; the "
-            f"defaults are {MIN_HALF_SIZE} and {MAX_HALF_SIZE}."
+    message = (
+        "Half sizes need 0 < min_half_size < max_half_size, got "
+        f"min_half_size={min_half_size} and max_half_size={max_half_size}; the "
+        f"defaults are {MIN_HALF_SIZE} and {MAX_HALF_SIZE}."
+    )
+    try:
+        check_number("min_half_size", min_half_size, lambda v: v > 0, "be positive")
+        check_number("max_half_size", max_half_size, lambda v: v > 0, "be positive")
+    except ValueError as error:
+        raise ValueError(message) from error
+    if not min_half_size < max_half_size:
+        raise ValueError(message)
+
+
+def _check_bounds(
+    extent_x: float, extent_y: float, min_half_size: float, max_half_size: float
+) -> None:
+    _check_half_sizes(min_half_size, max_half_size)
+    for name, value in (("extent_x", extent_x), ("extent_y", extent_y)):
+        check_number(
+            name, value, lambda v: v > 0, "be positive", "map_extents gives it"
         )
 
 
@@ -129,10 +170,11 @@ def rectangle_from_raw(
       Rectangles `[...]`, float32 or better.
 
     Raises:
-      ValueError: on a wrong last axis, or unless 0 < min_half_size < max_half_size.
+      ValueError: on a wrong last axis, unless 0 < min_half_size < max_half_size, and
+        for an extent that is not positive.
     """
-    _check_half_sizes(min_half_size, max_half_size)
-    raw = _check_five(_as_float32_or_better(raw))
+    _check_bounds(extent_x, extent_y, min_half_size, max_half_size)
+    raw = _check_five(at_least_float32(raw))
     span = max_half_size - min_half_size
 
     def half_size(value: jax.Array, extent: float) -> jax.Array:
@@ -165,9 +207,11 @@ def rectangle_to_raw(
       `[..., 5]`, unconstrained.
 
     Raises:
-      ValueError: unless 0 < min_half_size < max_half_size.
+      ValueError: unless 0 < min_half_size < max_half_size, and for an extent that is
+        not positive.
     """
-    _check_half_sizes(min_half_size, max_half_size)
+    _check_bounds(extent_x, extent_y, min_half_size, max_half_size)
+    rectangle = precise(rectangle)
     inside = 1 - 1e-6
     span = max_half_size - min_half_size
 
@@ -194,7 +238,7 @@ def rectangle_corners(rectangle: Rectangle) -> jax.Array:
     In the rectangle's own frame: (-, -), (+, -), (+, +), (-, +). On screen that is
     clockwise, starting top left for a small angle.
     """
-    r = rectangle
+    r = precise(rectangle)
     cos, sin = jnp.cos(r.angle), jnp.sin(r.angle)
     own_x = jnp.stack([-r.half_width, r.half_width, r.half_width, -r.half_width], -1)
     own_y = jnp.stack(
@@ -208,12 +252,13 @@ def rectangle_corners(rectangle: Rectangle) -> jax.Array:
 
 def rectangle_area(rectangle: Rectangle) -> jax.Array:
     """The area `[...]`; the square [-1, 1] x [-1, 1] has area 4."""
-    return 4 * rectangle.half_width * rectangle.half_height
+    r = precise(rectangle)
+    return 4 * r.half_width * r.half_height
 
 
 def rectangle_hull(rectangle: Rectangle) -> jax.Array:
     """The tight axis-aligned box `[..., 4]` as (xmin, ymin, xmax, ymax)."""
-    r = rectangle
+    r = precise(rectangle)
     cos, sin = jnp.abs(jnp.cos(r.angle)), jnp.abs(jnp.sin(r.angle))
     reach_x = cos * r.half_width + sin * r.half_height
     reach_y = sin * r.half_width + cos * r.half_height
@@ -226,7 +271,7 @@ def rectangle_covariance(rectangle: Rectangle) -> jax.Array:
 
     A side of half size w contributes w^2 / 3 along its axis.
     """
-    r = rectangle
+    r = precise(rectangle)
     cos, sin = jnp.cos(r.angle), jnp.sin(r.angle)
     along, across = r.half_width**2 / 3, r.half_height**2 / 3
     xx = cos**2 * along + sin**2 * across
@@ -241,6 +286,7 @@ def canonical_rectangle(rectangle: Rectangle) -> Rectangle:
     Its angle lies in [-pi/4, pi/4): the width is the side nearer to the horizontal.
     This needs no special case for a square.
     """
+    rectangle = precise(rectangle)
     quarter_turns = jnp.floor(rectangle.angle / (jnp.pi / 2) + 0.5)
     swap = jnp.mod(quarter_turns, 2) == 1
     width, height = rectangle.half_width, rectangle.half_height

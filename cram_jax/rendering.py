@@ -20,8 +20,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from cram_jax.batched import align, with_rank
+from cram_jax.checks import check_number
 from cram_jax.coordinates import pixel_centers
-from cram_jax.precision import read_apart
+from cram_jax.precision import precise, read_apart
 from cram_jax.rectangle import MIN_HALF_SIZE, Rectangle
 
 __all__ = [
@@ -35,20 +37,24 @@ __all__ = [
 
 def check_sharpness(sharpness: jax.typing.ArrayLike) -> None:
     """Raises ValueError for a sharpness known now that is not positive."""
-    if isinstance(sharpness, (int, float)) and not sharpness > 0:
-        raise ValueError(
-            f"The sharpness must be positive, got {sharpness}; 10 gives an edge a "
-            "tenth of half the map wide."
-        )
+    check_number(
+        "The sharpness",
+        sharpness,
+        lambda value: value > 0,
+        "be positive",
+        "10 gives an edge a tenth of half the map wide",
+    )
 
 
-def check_floor(floor: float) -> None:
+def check_floor(floor: jax.typing.ArrayLike) -> None:
     """Raises ValueError unless 0 <= floor < 1."""
-    if not 0 <= floor < 1:
-        raise ValueError(
-            f"The floor must be at least 0 and less than 1, got {floor}; 0 lets the "
-            "mask shut completely."
-        )
+    check_number(
+        "The floor",
+        floor,
+        lambda value: (value >= 0) & (value < 1),
+        "be at least 0 and less than 1",
+        "0 lets the mask shut completely",
+    )
 
 
 def check_features(features: jax.Array, minimum_rank: int = 3) -> None:
@@ -70,8 +76,9 @@ def _own_frame(
 ) -> tuple[jax.Array, jax.Array]:
     """Pixel centres `[..., height, width]` in the rectangles' own frames."""
     x, y = pixel_centers(height, width, dtype=rectangle.center_x.dtype)
-    x = x - rectangle.center_x[..., None]
-    y = y - rectangle.center_y[..., None]
+    rank = rectangle.center_x.ndim
+    x = with_rank(x, rank + 1) - rectangle.center_x[..., None]
+    y = with_rank(y, rank + 1) - rectangle.center_y[..., None]
     cos = jnp.cos(rectangle.angle)[..., None]
     sin = jnp.sin(rectangle.angle)[..., None]
     # Products of a row and a column first: H + W multiplications, not 2 H W.
@@ -106,13 +113,15 @@ def _edge_terms(
         half_height - center_v,
         half_height + center_v,
     )
-    rows = constants[..., None] + edges(sin, -sin, cos, -cos)[..., None] * y
+    per_row = edges(sin, -sin, cos, -cos)[..., None]
+    rows = constants[..., None] + per_row * with_rank(y, per_row.ndim)
     return rows, edges(cos, -cos, -sin, sin)
 
 
 @jax.custom_jvp
 def _product_of_edges(rows: jax.Array, slopes: jax.Array, x: jax.Array) -> jax.Array:
     """Product over edges k of E(rows[k, i] + slopes[k] x[j]): `[..., H, W]`."""
+    x = with_rank(x, rows.ndim)
     product = jnp.ones((), rows.dtype)
     for k in range(4):
         argument = rows[..., k, :, None] + slopes[..., k, None, None] * x
@@ -126,6 +135,7 @@ def _product_of_edges(rows: jax.Array, slopes: jax.Array, x: jax.Array) -> jax.A
 def _product_of_edges_jvp(primals, tangents):
     rows, slopes, x = primals
     mask = _product_of_edges(rows, slopes, x)
+    x = with_rank(x, rows.ndim + 1)
     arguments = rows[..., None] + slopes[..., None, None] * x
     outside = jax.nn.sigmoid(-arguments)
     # d log E(z) = (1 - E(z)) dz. Transposed, this is one field per edge and two sums of
@@ -133,6 +143,16 @@ def _product_of_edges_jvp(primals, tangents):
     row_slopes = jnp.broadcast_to(tangents[1][..., None], rows.shape)
     change = tangents[0][..., None] + row_slopes[..., None] * x
     return mask, jnp.sum(mask[..., None, :, :] * outside * change, axis=-3)
+
+
+def _with_sharpness(
+    rectangle: Rectangle, sharpness: jax.typing.ArrayLike
+) -> tuple[Rectangle, jax.Array]:
+    """Both in the rectangle's precision, with as many batch axes."""
+    rectangle = precise(rectangle)
+    sharpness = jnp.asarray(sharpness, rectangle.center_x.dtype)
+    rectangle, sharpness = align(rectangle=(rectangle, 0), sharpness=(sharpness, 0))
+    return rectangle, sharpness
 
 
 def render_mask(
@@ -151,12 +171,14 @@ def render_mask(
       sharpness: positive; a number, or an array that broadcasts with `[...]`.
 
     Returns:
-      `[..., height, width]`, in [0, 1], of the rectangle's dtype.
+      `[..., height, width]`, in [0, 1], of the rectangle's dtype, at least float32.
 
     Raises:
-      ValueError: if a side is less than 1, or a static sharpness is not positive.
+      ValueError: if a side is less than 1, a sharpness known now is not positive, or
+        batch axes do not fit together.
     """
     check_sharpness(sharpness)
+    rectangle, sharpness = _with_sharpness(rectangle, sharpness)
     x, y = pixel_centers(height, width, dtype=rectangle.center_x.dtype)
     return _product_of_edges(*_edge_terms(rectangle, y, sharpness), x)
 
@@ -180,11 +202,13 @@ def relative_sharpness(
       `[...]`, for `render_mask`.
 
     Raises:
-      ValueError: if a static sharpness is not positive.
+      ValueError: if a sharpness known now is not positive, or batch axes do not fit
+        together.
     """
     check_sharpness(sharpness)
+    rectangle, sharpness = _with_sharpness(rectangle, sharpness)
     area = jnp.maximum(rectangle.half_width * rectangle.half_height, MIN_HALF_SIZE**2)
-    return jnp.asarray(sharpness) / jnp.sqrt(area)
+    return sharpness / jnp.sqrt(area)
 
 
 def render_hard_mask(rectangle: Rectangle, height: int, width: int) -> jax.Array:
@@ -201,6 +225,7 @@ def render_hard_mask(rectangle: Rectangle, height: int, width: int) -> jax.Array
     Raises:
       ValueError: if a side is less than 1.
     """
+    rectangle = precise(rectangle)
     along, across = _own_frame(rectangle, height, width)
     inside_width = jnp.abs(along) <= rectangle.half_width[..., None, None]
     inside_height = jnp.abs(across) <= rectangle.half_height[..., None, None]
@@ -234,12 +259,28 @@ def apply_mask(features: jax.Array, mask: jax.Array) -> jax.Array:
 
     Args:
       features: `[..., H, W, C]`, floating point.
-      mask: `[..., H, W]`, of the same leading axes.
+      mask: `[..., H, W]`; batch axes broadcast.
 
     Returns:
       `[..., H, W, C]` in the dtype of the features.
+
+    Raises:
+      ValueError: if the maps differ in size, or batch axes do not fit together.
     """
+    if mask.ndim < 2 or features.shape[-3:-1] != mask.shape[-2:]:
+        raise ValueError(
+            "A mask [..., H, W] has the sides of the features [..., H, W, C], got"
+            f" {mask.shape} for {features.shape}."
+        )
+    features, mask = align(features=(features, 3), mask=(mask, 2))
     return _multiply(features, mask)
+
+
+def raise_floor(mask: jax.Array, floor: jax.typing.ArrayLike) -> jax.Array:
+    """The mask, moved from [0, 1] into [floor, 1]."""
+    # A Python number takes the mask's dtype, a NumPy one would not.
+    floor = floor.astype(mask.dtype) if isinstance(floor, jax.Array) else float(floor)
+    return floor + (1 - floor) * mask
 
 
 def gate(
@@ -262,9 +303,9 @@ def gate(
 
     Raises:
       ValueError: on a wrong rank, integer features, a sharpness that is not
-        positive, or a floor outside [0, 1).
+        positive, a floor outside [0, 1), or batch axes that do not fit together.
     """
     check_features(features)
     check_floor(floor)
     mask = render_mask(rectangle, *features.shape[-3:-1], sharpness=sharpness)
-    return apply_mask(features, floor + (1 - floor) * mask)
+    return apply_mask(features, raise_floor(mask, floor))

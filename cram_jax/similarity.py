@@ -16,6 +16,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from cram_jax.batched import align, batch_shape, number_fields, register
+from cram_jax.checks import check_number
+from cram_jax.precision import at_least_float32, precise
 from cram_jax.rectangle import Rectangle
 
 __all__ = [
@@ -26,12 +29,13 @@ __all__ = [
 ]
 
 
-@jax.tree_util.register_pytree_with_keys_class
+@register
 @dataclasses.dataclass(frozen=True, init=False)
 class Similarity:
     """A batch of similarities: five arrays of one shape `[...]`, float32 or better.
 
-    The constructor broadcasts its arguments, numbers or arrays, to that shape.
+    The constructor broadcasts its arguments, numbers or arrays, to that shape. It
+    raises ValueError for what is no number, and where shapes do not fit together.
 
     Attributes:
       angle: radians, positive from +x towards +y (clockwise on screen).
@@ -55,25 +59,13 @@ class Similarity:
         shift_y: jax.typing.ArrayLike = 0.0,
         flip: jax.typing.ArrayLike = 1.0,
     ):
+        names = (field.name for field in dataclasses.fields(self))
         values = (angle, scale, shift_x, shift_y, flip)
-        dtype = jnp.result_type(*values, jnp.float32)
-        values = jnp.broadcast_arrays(*(jnp.asarray(v, dtype) for v in values))
-        for field, value in zip(dataclasses.fields(self), values, strict=True):
-            object.__setattr__(self, field.name, value)
-
-    def tree_flatten_with_keys(self):
-        """For jax: the five fields, by name."""
-        names = [field.name for field in dataclasses.fields(self)]
-        key = jax.tree_util.GetAttrKey
-        return [(key(name), getattr(self, name)) for name in names], None
-
-    @classmethod
-    def tree_unflatten(cls, _, children) -> Similarity:
-        """For jax: takes any leaves as they are, not only arrays of one shape."""
-        similarity = object.__new__(cls)
-        for field, value in zip(dataclasses.fields(cls), children, strict=True):
-            object.__setattr__(similarity, field.name, value)
-        return similarity
+        given = number_fields("Similarity", dict(zip(names, values, strict=True)))
+        shape = batch_shape(**{name: array.shape for name, array in given.items()})
+        for name, array in given.items():
+            array = array if array.shape == shape else jnp.broadcast_to(array, shape)
+            object.__setattr__(self, name, array)
 
     @classmethod
     def identity(cls, shape: tuple[int, ...] = ()) -> Similarity:
@@ -82,19 +74,22 @@ class Similarity:
 
     def compose(self, other: Similarity) -> Similarity:
         """First `other`, then `self`: the order of a product of matrices."""
-        shift_x, shift_y = transform_coordinates(self, other.shift_x, other.shift_y)
+        last, first = align(self=(self, 0), other=(other, 0))
+        last, first = precise(last, first)
+        shift_x, shift_y = transform_coordinates(last, first.shift_x, first.shift_y)
         return Similarity(
-            angle=self.angle + self.flip * other.angle,
-            scale=self.scale * other.scale,
+            angle=last.angle + last.flip * first.angle,
+            scale=last.scale * first.scale,
             shift_x=shift_x,
             shift_y=shift_y,
-            flip=self.flip * other.flip,
+            flip=last.flip * first.flip,
         )
 
     def inverse(self) -> Similarity:
         """The similarity that undoes this one."""
-        linear = Similarity(-self.flip * self.angle, 1 / self.scale, flip=self.flip)
-        shift_x, shift_y = transform_coordinates(linear, -self.shift_x, -self.shift_y)
+        own = precise(self)
+        linear = Similarity(-own.flip * own.angle, 1 / own.scale, flip=own.flip)
+        shift_x, shift_y = transform_coordinates(linear, -own.shift_x, -own.shift_y)
         return dataclasses.replace(linear, shift_x=shift_x, shift_y=shift_y)
 
 
@@ -109,6 +104,19 @@ def transform_coordinates(
         cos * x - sin * y + similarity.shift_x,
         sin * x + cos * y + similarity.shift_y,
     )
+
+
+def _check_ranges(max_angle: float, max_scale: float, max_shift: float) -> None:
+    try:
+        check_number("max_scale", max_scale, lambda v: v >= 1, "be at least 1")
+        check_number("max_angle", max_angle, lambda v: v >= 0, "be at least 0")
+        check_number("max_shift", max_shift, lambda v: v >= 0, "be at least 0")
+    except ValueError as error:
+        raise ValueError(
+            "Ranges need max_scale >= 1, max_angle >= 0 and max_shift >= 0, got "
+            f"max_scale={max_scale}, max_angle={max_angle}, max_shift={max_shift}; "
+            "max_scale=1.25 draws scales from 0.8 to 1.25."
+        ) from error
 
 
 def sample_similarity(
@@ -138,12 +146,7 @@ def sample_similarity(
     Raises:
       ValueError: if max_scale < 1, or max_angle or max_shift is negative.
     """
-    if not (max_scale >= 1 and max_angle >= 0 and max_shift >= 0):
-        raise ValueError(
-            "Ranges need max_scale >= 1, max_angle >= 0 and max_shift >= 0, got "
-            f"max_scale={max_scale}, max_angle={max_angle}, max_shift={max_shift}; "
-            "max_scale=1.25 draws scales from 0.8 to 1.25."
-        )
+    _check_ranges(max_angle, max_scale, max_shift)
     keys = jax.random.split(key, 5)
     limits = (max_angle, math.log(max_scale), max_shift, max_shift)
     angle, log_scale, shift_x, shift_y = (
@@ -166,16 +169,18 @@ def transform_points(similarity: Similarity, points: jax.typing.ArrayLike) -> ja
       `[..., 2]`.
 
     Raises:
-      ValueError: if the last axis of `points` does not have length 2.
+      ValueError: if the last axis of `points` does not have length 2, or batch axes do
+        not fit together: one similarity for each row of `[B, N, 2]` is `[B, 1]`.
     """
-    points = jnp.asarray(points)
+    points = at_least_float32(points)
     if points.ndim == 0 or points.shape[-1] != 2:
         raise ValueError(
             f"Points have (x, y) on their last axis, got shape {points.shape}."
         )
-    return jnp.stack(
-        transform_coordinates(similarity, points[..., 0], points[..., 1]), axis=-1
-    )
+    similarity, points = align(similarity=(similarity, 0), points=(points, 1))
+    similarity, points = precise(similarity, points)
+    moved = transform_coordinates(similarity, points[..., 0], points[..., 1])
+    return jnp.stack(moved, axis=-1)
 
 
 def transform_rectangle(similarity: Similarity, rectangle: Rectangle) -> Rectangle:
@@ -189,7 +194,12 @@ def transform_rectangle(similarity: Similarity, rectangle: Rectangle) -> Rectang
 
     Returns:
       Rectangles `[...]`.
+
+    Raises:
+      ValueError: if batch axes do not fit together.
     """
+    similarity, rectangle = align(similarity=(similarity, 0), rectangle=(rectangle, 0))
+    similarity, rectangle = precise(similarity, rectangle)
     center_x, center_y = transform_coordinates(
         similarity, rectangle.center_x, rectangle.center_y
     )

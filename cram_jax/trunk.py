@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from cram_jax.batched import with_rank
+from cram_jax.checks import check_count
 from cram_jax.moments import pool_to_grid
 
 __all__ = ["Trunk"]
@@ -40,10 +42,9 @@ class _PointwiseConv(nn.Module):
         # kernel's gradient would be written, at a third of the speed of its transpose;
         # without the barrier it turns the one into the other.
         transposed = jax.lax.optimization_barrier(kernel[0, 0].T)
-        positions = x.reshape(-1, x.shape[-1])
-        product = jax.lax.dot_general(positions, transposed, (((1,), (1,)), ((), ())))
-        product = product.reshape(*x.shape[:-1], self.features)
-        return product if bias is None else product + bias
+        contracted = ((x.ndim - 1,), (1,))
+        product = jax.lax.dot_general(x, transposed, (contracted, ((), ())))
+        return product if bias is None else product + with_rank(bias, x.ndim)
 
 
 class Trunk(nn.Module):
@@ -74,6 +75,9 @@ class Trunk(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps `[..., H, W, C]` to `[..., h, w, channels]`, h and w <= max_grid."""
+        check_count("width", self.width)
+        check_count("depth", self.depth, 0)
+        check_count("channels", self.channels)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = pool_to_grid(features, self.max_grid)
         x = _PointwiseConv(self.width, use_bias=False, name="Conv_0", **dtypes)(x)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from cram_jax.batched import align
+from cram_jax.checks import check_number
 from cram_jax.coordinates import map_extents, pixel_centers
+from cram_jax.precision import precise, wide_dtype
 from cram_jax.similarity import Similarity, transform_coordinates
 
 __all__ = ["inside_mask", "warp_image"]
@@ -38,7 +42,8 @@ def warp_image(
       `[..., H, W, C]` in the dtype of the image.
 
     Raises:
-      ValueError: if the image has fewer than three axes, or is not floating point.
+      ValueError: if the image has fewer than three axes, or is not floating point, and
+        if batch axes do not fit together.
     """
     image = jnp.asarray(image)
     if image.ndim < 3:
@@ -52,15 +57,21 @@ def warp_image(
             "first, for example image / 255."
         )
 
+    check_number("fill", fill, np.isfinite, "be a finite number")
+    dtype = wide_dtype(*jax.tree.leaves(similarity), image)
+    similarity = jax.tree.map(lambda field: jnp.asarray(field, dtype), similarity)
+    fill = jnp.asarray(fill, dtype)
+
     def warp_one(image: jax.Array, *fields: jax.Array) -> jax.Array:
         neighbours = _neighbours(Similarity(*fields), *image.shape[:2])
         # Each gather serves all channels; stacked into one they would not fuse
         # (measured on CPU: four times as slow).
         moved = fill * (1 - _total_weight(neighbours))[..., None]
         for row, column, weight in neighbours:
-            moved += weight[..., None] * image[row, column]
+            moved += weight[..., None] * image[row, column].astype(dtype)
         return moved.astype(image.dtype)
 
+    similarity, image = align(similarity=(similarity, 0), image=(image, 3))
     signature = "(h,w,c),(),(),(),(),()->(h,w,c)"
     fields = jax.tree.leaves(similarity)
     return jnp.vectorize(warp_one, signature=signature)(image, *fields)
@@ -82,7 +93,7 @@ def inside_mask(similarity: Similarity, height: int, width: int) -> jax.Array:
     def one(*fields: jax.Array) -> jax.Array:
         return _total_weight(_neighbours(Similarity(*fields), height, width))
 
-    fields = jax.tree.leaves(similarity)
+    fields = jax.tree.leaves(precise(similarity))
     return jnp.vectorize(one, signature="(),(),(),(),()->(h,w)")(*fields)
 
 
@@ -92,7 +103,7 @@ def _neighbours(similarity: Similarity, height: int, width: int) -> list[Neighbo
     The weight of a neighbour outside of the image is 0, its index is any legal one.
     """
     x, y = pixel_centers(height, width, dtype=similarity.angle.dtype)
-    from_x, from_y = transform_coordinates(similarity.inverse(), x, y[:, None])
+    from_x, from_y = transform_coordinates(similarity.inverse(), x[None], y[:, None])
     extent_x, extent_y = map_extents(height, width)
 
     def along_axis(position: jax.Array, extent: float, count: int):

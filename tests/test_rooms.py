@@ -13,6 +13,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A file imports only from files above it.
 ORDER = [
     "precision",
+    "checks",
+    "batched",
     "coordinates",
     "rectangle",
     "distances",

@@ -65,10 +65,12 @@ def network_parts(
         output = call(*arguments, **keywords)
         path = context.module.path
         if len(path) == 1 and context.method_name == "__call__":
-            inputs = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments
+            # Shapes only: a tracer that outlives its trace is a leak.
+            inputs, outputs = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+                (arguments, output),
             )
-            calls[path[0]] = (context.module.clone(parent=None), inputs, output)
+            calls[path[0]] = (context.module.clone(parent=None), inputs, outputs)
         return output
 
     def forward(variables, images):

@@ -127,6 +127,7 @@ def make_experiment(
             config.model,
             len(inputs.class_names),
             precision=config.precision,
+            freeze_norm=config.optimizer.freeze_norm,
         )
         intermediates = intermediates_shape(build(), inputs.image_shape)
     except ValueError as error:

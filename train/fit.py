@@ -18,8 +18,11 @@ from train.feed import Feed
 from train.hosts import start_hosts
 from train.interrupts import Interrupts
 from train.loop import Loop
+from train.models import parameter_paths
+from train.optimizer import check_patterns
 from train.parallel import check_batch, make_parallel
 from train.places import folder_of, moved_from, with_absolute_places
+from train.pretrained import check_freeze_norm
 from train.progress import Display
 
 
@@ -40,6 +43,10 @@ def fit(config: FitConfig) -> int:
         feed = Feed(config, before and before.inputs.class_names)
         check_inputs(config, feed.inputs)
         experiment = make_experiment(config, feed.inputs, parallel)
+        if before is None:  # an older run may go on
+            paths = parameter_paths(experiment.task.model, feed.inputs.image_shape)
+            check_patterns(config.optimizer, paths)
+            check_freeze_norm(config)
         display = Display(
             experiment.total_steps, quiet=config.output.quiet or not writes
         )

@@ -16,6 +16,7 @@ from cram_jax.backbones import backbone
 from cram_jax.baselines import attention_factory
 from train.config import FitConfig, ModelConfig, SharpnessConfig
 from train.keys import Purpose
+from train.optimizer import path_of
 
 
 def build_model(
@@ -24,6 +25,7 @@ def build_model(
     *,
     precision: str = "float32",
     axis_name: str | None = None,
+    freeze_norm: bool = False,
 ) -> nn.Module:
     """The network of the config.
 
@@ -32,6 +34,8 @@ def build_model(
       num_classes: number of logits.
       precision: "float32" or "bf16" (bfloat16 computation, float32 parameters).
       axis_name: pmap axis over which BatchNorm averages, or None.
+      freeze_norm: the backbone's BatchNorm keeps its statistics in training; that of
+        new layers, and dropout, train as ever.
 
     Raises:
       ValueError: if the network has no such choice of widths, or no slot in blocks.
@@ -56,6 +60,7 @@ def build_model(
         attention=factory,
         attention_stages=config.attention_stages if factory is not None else (),
         axis_name=axis_name,
+        freeze_norm=freeze_norm,
         dtype=jnp.bfloat16 if precision == "bf16" else None,
         param_dtype=jnp.float32,
     )
@@ -79,6 +84,15 @@ def initial_variables(
         "params": variables["params"],
         "batch_stats": variables.get("batch_stats", {}),
     }
+
+
+def parameter_paths(
+    model: nn.Module, image_shape: tuple[int, int, int]
+) -> tuple[str, ...]:
+    """Of every parameter its path, as the patterns of the optimiser see it."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    return tuple(path_of(path) for path, _ in jax.tree.leaves_with_path(params))
 
 
 def intermediates_shape(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from train.config import OptimizerConfig
+from train.errors import UserError
 
 PREDICTOR = "mask_predictor"
 
@@ -52,6 +54,44 @@ def learning_rate_scale(config: OptimizerConfig, path: str) -> float:
     factor = next(factors, 1.0)
     inside_predictor = any(part.endswith(PREDICTOR) for part in path.split("/"))
     return factor * config.predictor_scale if inside_predictor else factor
+
+
+def check_patterns(config: OptimizerConfig, paths: Sequence[str]) -> None:
+    """Refuses patterns that do nothing, and a freeze that leaves nothing to train.
+
+    The pattern "^$" freezes nothing and says so.
+
+    Args:
+      config: with the patterns.
+      paths: of all parameters.
+
+    Raises:
+      UserError: for the first pattern that matches no path, with paths that are near.
+    """
+    patterns = [("scales", pattern) for pattern, _ in config.scales]
+    if config.freeze not in (None, "^$"):
+        patterns.insert(0, ("freeze", config.freeze))
+    for name, pattern in patterns:
+        if not any(re.search(pattern, path) for path in paths):
+            raise UserError(
+                f"optimizer.{name}: no parameter's path matches {pattern!r}."
+                f" {_near(pattern, paths)}"
+            )
+    if paths and all(learning_rate_scale(config, path) == 0.0 for path in paths):
+        raise UserError(
+            f"optimizer.freeze {config.freeze!r}, with optimizer.scales and"
+            " predictor_scale, leaves no parameter to train; let some of them move."
+        )
+
+
+def _near(pattern: str, paths: Sequence[str]) -> str:
+    modules = list(dict.fromkeys(path.split("/")[0] for path in paths))
+    whole = {part for path in paths for part in (path, *path.split("/"))}
+    literal = re.sub(r"[^\w/]+", "", pattern)
+    close = difflib.get_close_matches(literal, sorted(whole), n=3, cutoff=0.5)
+    hint = f"Near it are: {', '.join(close)}. " if close else ""
+    shown = ", ".join(modules[:12]) + (", ..." if len(modules) > 12 else "")
+    return f"{hint}Paths start with {shown}, and look like {paths[0]}."
 
 
 def hold_frozen(config: OptimizerConfig, params: Any) -> Any:

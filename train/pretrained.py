@@ -48,6 +48,20 @@ def with_source_interpolation(config: FitConfig) -> DataConfig:
     return dataclasses.replace(config.data, interpolation=chosen)
 
 
+def check_freeze_norm(config: FitConfig) -> None:
+    """Refuses to freeze BatchNorm's statistics where there are none to keep.
+
+    Raises:
+      UserError: for `freeze_norm` without pretrained weights.
+    """
+    if config.optimizer.freeze_norm and config.model.pretrained is None:
+        raise UserError(
+            "optimizer.freeze_norm keeps the statistics of pretrained weights, and"
+            " model.pretrained names none: a network from scratch would be normalised"
+            " by mean 0 and variance 1; leave it out."
+        )
+
+
 def load_pretrained(
     model: ModelConfig, variables: dict[str, Any], message: Callable[[str], None]
 ) -> dict[str, Any]:

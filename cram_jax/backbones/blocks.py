@@ -8,9 +8,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.dtypes import promote_dtype
 
 from cram_jax.backbones.depthwise import depthwise_conv, padding_for
+from cram_jax.batched import with_rank
+from cram_jax.checks import check_count, check_made_for
+from cram_jax.precision import at_least_float32
 
 Dtype = Any
 AttentionFactory = Callable[..., nn.Module]
@@ -21,18 +25,62 @@ def check_images(images: jax.Array) -> None:
     """Refuses what is not a floating-point array of shape `[..., H, W, C]`.
 
     Raises:
-      ValueError: for fewer than three axes, and for integer images.
+      ValueError: for fewer than three axes, empty images, and integer images.
     """
     if images.ndim < 3:
         raise ValueError(
             "A backbone takes images of shape [..., height, width, channels]; got shape"
             f" {images.shape}. Add the missing axes, e.g. images[..., None] for gray."
         )
+    if 0 in images.shape[-3:]:
+        raise ValueError(
+            f"A backbone takes images with pixels and channels; got {images.shape}."
+        )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
             f"A backbone takes floating-point images; got {images.dtype}. Convert and"
             " normalise first, e.g. images.astype(jnp.float32) / 255."
         )
+
+
+def check_sides(name: str, images: jax.Array, least: int) -> None:
+    """Refuses images of which nothing is left on the way through the network.
+
+    Raises:
+      ValueError: if a side has fewer than `least` pixels.
+    """
+    if min(images.shape[-3:-1]) < least:
+        raise ValueError(
+            f"{name} needs images of at least {least} pixels a side, or its last map is"
+            f" empty; got shape {images.shape}. Enlarge them first."
+        )
+
+
+def least_side(steps: Sequence[tuple[int, int, int]]) -> int:
+    """The smallest side of which convolutions leave a pixel.
+
+    Args:
+      steps: kernel, stride and padding on each side of every convolution, in order.
+    """
+    side = 1
+    for kernel, stride, margin in reversed(steps):
+        side = max(1, (side - 1) * stride + kernel - 2 * margin)
+    return side
+
+
+def check_channels(module: nn.Module, images: jax.Array, *path: str) -> None:
+    """Refuses images of other channels than the convolution at `path` was made for.
+
+    Raises:
+      ValueError: if the parameters are there and take another number of channels.
+    """
+    check_made_for(
+        module,
+        path,
+        images.shape[-1],
+        "image channels",
+        "repeat the channel of gray images, or initialise a network for these",
+    )
 
 
 def check_attention_stages(
@@ -44,7 +92,11 @@ def check_attention_stages(
       ValueError: for a stage outside 1..count, and for an attention factory with no
         stage to put it in.
     """
-    wrong = [stage for stage in stages if not 1 <= stage <= count]
+    wrong = [
+        stage
+        for stage in stages
+        if not isinstance(stage, (int, np.integer)) or not 1 <= stage <= count
+    ]
     if wrong:
         raise ValueError(
             f"attention_stages must lie in 1..{count} for this network; got {wrong}."
@@ -107,7 +159,7 @@ class DepthwiseConv(nn.Module):
         features = depthwise_conv(
             features, kernel, strides=self.strides, padding=padding
         )
-        return features if bias is None else features + bias
+        return features if bias is None else features + with_rank(bias, features.ndim)
 
 
 class ConvNorm(nn.Module):
@@ -127,6 +179,7 @@ class ConvNorm(nn.Module):
       momentum: of BatchNorm's running statistics (1 minus torch's).
       epsilon: of BatchNorm.
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
+      freeze_norm: BatchNorm uses its running statistics in training too.
       dtype: of the computation (default: that of input and parameters).
       param_dtype: of the parameters.
     """
@@ -141,6 +194,7 @@ class ConvNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     axis_name: str | None = None
+    freeze_norm: bool = False
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
@@ -149,7 +203,7 @@ class ConvNorm(nn.Module):
         """Returns the activated features; `train` uses the batch's statistics."""
         features = self._convolution(features.shape[-3:-1])(features)
         features = nn.BatchNorm(
-            use_running_average=not train,
+            use_running_average=self.freeze_norm or not train,
             momentum=self.momentum,
             epsilon=self.epsilon,
             scale_init=self.scale_init,
@@ -202,8 +256,7 @@ def max_pool(features: jax.Array, *, window: int, strides: int) -> jax.Array:
 
 def pool_globally(features: jax.Array) -> jax.Array:
     """The mean over positions, `[..., H, W, C] -> [..., C]`, in at least float32."""
-    precise = jnp.promote_types(features.dtype, jnp.float32)
-    return jnp.mean(features.astype(precise), axis=(-3, -2))
+    return jnp.mean(at_least_float32(features), axis=(-3, -2))
 
 
 class Classifier(nn.Module):
@@ -229,6 +282,7 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Returns the logits."""
+        check_count("num_classes", self.num_classes)
         pooled = pool_globally(features)
         dtypes = {"dtype": pooled.dtype, "param_dtype": self.param_dtype}
         if self.norm_epsilon is not None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks
+from cram_jax.checks import check_count
 
 
 class ConvNet(nn.Module):
@@ -28,6 +29,8 @@ class ConvNet(nn.Module):
       strides: step of each stage's first convolution.
       convolutions: number of convolutions in each stage.
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
+      freeze_norm: BatchNorm uses its running statistics in training too (that of the
+        attention layers does not): for weights trained elsewhere, and small batches.
       dtype: of the computation (default: that of input and parameters).
       param_dtype: of the parameters.
     """
@@ -39,6 +42,7 @@ class ConvNet(nn.Module):
     strides: tuple[int, ...] = (2, 2, 2)
     convolutions: tuple[int, ...] = (2, 2, 2)
     axis_name: str | None = None
+    freeze_norm: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -50,6 +54,9 @@ class ConvNet(nn.Module):
                 f" for each stage; got widths {self.widths}, strides {self.strides}"
                 f" and convolutions {self.convolutions}."
             )
+        for name in ("widths", "strides", "convolutions"):
+            for count in getattr(self, name):
+                check_count(f"each of {name}", count)
         blocks.check_attention_stages(
             self.attention, self.attention_stages, len(self.widths)
         )
@@ -66,7 +73,7 @@ class ConvNet(nn.Module):
           Float32 logits `[..., num_classes]`.
 
         Raises:
-          ValueError: for images of wrong rank or of an integer dtype, and for
+          ValueError: for images of wrong rank, size, channels or dtype, and for
             attention stages that the network does not have.
         """
         return self.head(self.features(images, train=train)[-1])
@@ -77,8 +84,16 @@ class ConvNet(nn.Module):
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
         blocks.check_images(images)
+        steps = [(stride + 2, stride, (stride + 1) // 2) for stride in self.strides]
+        blocks.check_sides("ConvNet", images, blocks.least_side(steps))
+        blocks.check_channels(self, images, "stage1_conv1", "conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = functools.partial(blocks.ConvNorm, axis_name=self.axis_name, **settings)
+        conv = functools.partial(
+            blocks.ConvNorm,
+            axis_name=self.axis_name,
+            freeze_norm=self.freeze_norm,
+            **settings,
+        )
         features, maps = images, []
         stages = zip(self.widths, self.strides, self.convolutions, strict=True)
         for stage, (width, stride, convolutions) in enumerate(stages, start=1):

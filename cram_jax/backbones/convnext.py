@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks
+from cram_jax.batched import with_rank
 
 EPSILON = 1e-6
 _KERNEL_INIT = nn.initializers.truncated_normal(0.02)
@@ -48,7 +49,8 @@ class ConvNeXtBlock(nn.Module):
         branch = nn.Dense(channels, name="project", **init, **dtypes)(branch)
         start = nn.initializers.constant(self.layer_scale)
         scale = self.param("layer_scale", start, (channels,), self.param_dtype)
-        return features + scale.astype(branch.dtype) * branch
+        scale = with_rank(scale.astype(branch.dtype), branch.ndim)
+        return features + scale * branch
 
 
 class ConvNeXt(nn.Module):
@@ -63,6 +65,7 @@ class ConvNeXt(nn.Module):
       depths: blocks in each stage.
       widths: channels of each stage.
       axis_name: unused; nothing is averaged over a batch.
+      freeze_norm: unused; there are no statistics to freeze.
       dtype: of the computation (default: that of input and parameters).
       param_dtype: of the parameters.
     """
@@ -73,11 +76,17 @@ class ConvNeXt(nn.Module):
     depths: tuple[int, ...] = (3, 3, 9, 3)
     widths: tuple[int, ...] = (96, 192, 384, 768)
     axis_name: str | None = None
+    freeze_norm: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     def setup(self):
         """Makes the head; the stages are made where they are used."""
+        if len(self.widths) != len(self.depths):
+            raise ValueError(
+                "ConvNeXt needs one depth and one width for each stage; got depths"
+                f" {self.depths} and widths {self.widths}."
+            )
         blocks.check_attention_stages(
             self.attention, self.attention_stages, len(self.depths)
         )
@@ -97,7 +106,7 @@ class ConvNeXt(nn.Module):
           Float32 logits `[..., num_classes]`.
 
         Raises:
-          ValueError: for images of wrong rank, too small, or of an integer dtype, and
+          ValueError: for images of wrong rank, size, channels or dtype, and
             for attention stages that the network does not have.
         """
         return self.head(self.features(images, train=train)[-1])
@@ -108,12 +117,9 @@ class ConvNeXt(nn.Module):
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
         blocks.check_images(images)
-        least = 4 * 2 ** (len(self.depths) - 1)
-        if min(images.shape[-3:-1]) < least:
-            raise ValueError(
-                f"ConvNeXt needs images of at least {least} pixels a side, because it"
-                f" does not pad; got shape {images.shape}. Enlarge them first."
-            )
+        steps = [(4, 4, 0)] + [(2, 2, 0)] * (len(self.depths) - 1)
+        blocks.check_sides("ConvNeXt", images, blocks.least_side(steps))
+        blocks.check_channels(self, images, "stem_conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(
             nn.Conv, padding="VALID", kernel_init=_KERNEL_INIT, **settings

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cram_jax.precision import at_least_float32
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -37,6 +39,8 @@ def depthwise_conv(
     Returns:
       `[..., H', W', C]` in the dtype of the features; sums are in at least float32.
     """
+    if features.ndim == 4:
+        return jnp.asarray(_convolve(features, kernel, strides, padding))
     batch = features.reshape(-1, *features.shape[-3:])
     result = jnp.asarray(_convolve(batch, kernel, strides, padding))
     return result.reshape(*features.shape[:-3], *result.shape[1:])
@@ -83,7 +87,7 @@ def _pad(features: jax.Array, padding: Padding, dilation: int = 1) -> jax.Array:
 
 
 def _wide(array: jax.Array) -> jax.Array:
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return at_least_float32(array)
 
 
 def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
@@ -93,7 +97,7 @@ def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, strides: int) -> jax.Ar
     )
     wide = _wide(kernel)
     products = (
-        _wide(seen) * wide[row, column, 0]
+        _wide(seen) * wide[row : row + 1, column : column + 1]
         for (row, column), seen in _shifts(padded, size, kernel, strides)
     )
     return functools.reduce(jnp.add, products).astype(padded.dtype)

@@ -121,6 +121,8 @@ class InvertedResidualNet(nn.Module):
       momentum: of BatchNorm's running statistics (1 minus torch's).
       epsilon: of BatchNorm.
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
+      freeze_norm: BatchNorm uses its running statistics in training too (that of the
+        attention layers does not): for weights trained elsewhere, and small batches.
       dtype: of the computation (default: that of input and parameters).
       param_dtype: of the parameters.
     """
@@ -139,6 +141,7 @@ class InvertedResidualNet(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     axis_name: str | None = None
+    freeze_norm: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -163,7 +166,7 @@ class InvertedResidualNet(nn.Module):
           Float32 logits `[..., num_classes]`.
 
         Raises:
-          ValueError: for images of wrong rank or of an integer dtype, and for
+          ValueError: for images of wrong rank, channels or dtype, and for
             attention stages that the network does not have.
         """
         return self.head(self.features(images, train=train)[-1])
@@ -174,6 +177,7 @@ class InvertedResidualNet(nn.Module):
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
         blocks.check_images(images)
+        blocks.check_channels(self, images, "stem", "conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = functools.partial(
             blocks.ConvNorm,
@@ -181,6 +185,7 @@ class InvertedResidualNet(nn.Module):
             momentum=self.momentum,
             epsilon=self.epsilon,
             axis_name=self.axis_name,
+            freeze_norm=self.freeze_norm,
             **settings,
         )
         block = functools.partial(

@@ -29,6 +29,7 @@ class ResidualBlock(nn.Module):
       attention: factory of the layer at the branch's end, where CBAM and
         squeeze-and-excite sit, or None.
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
+      freeze_norm: BatchNorm uses its running statistics in training too.
       dtype: of the computation (default: that of input and parameters).
       param_dtype: of the parameters.
     """
@@ -38,6 +39,7 @@ class ResidualBlock(nn.Module):
     strides: int = 1
     attention: blocks.AttentionFactory | None = None
     axis_name: str | None = None
+    freeze_norm: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -45,7 +47,12 @@ class ResidualBlock(nn.Module):
     def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns the block's features, `[..., H, W, C] -> [..., H', W', C']`."""
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = functools.partial(blocks.ConvNorm, axis_name=self.axis_name, **settings)
+        conv = functools.partial(
+            blocks.ConvNorm,
+            axis_name=self.axis_name,
+            freeze_norm=self.freeze_norm,
+            **settings,
+        )
         last = functools.partial(
             conv, activation=None, scale_init=nn.initializers.zeros
         )
@@ -90,6 +97,8 @@ class ResNet(nn.Module):
       stem: "imagenet" (7x7 of stride 2, then max pooling of stride 2: stage 1 has
         stride 4) or "small" (3x3 of stride 1: stage 1 has the image's size).
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
+      freeze_norm: BatchNorm uses its running statistics in training too (that of the
+        attention layers does not): for weights trained elsewhere, and small batches.
       dtype: of the computation (default: that of input and parameters).
       param_dtype: of the parameters.
     """
@@ -102,6 +111,7 @@ class ResNet(nn.Module):
     bottleneck: bool = False
     stem: Literal["imagenet", "small"] = "imagenet"
     axis_name: str | None = None
+    freeze_norm: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -125,7 +135,7 @@ class ResNet(nn.Module):
           Float32 logits `[..., num_classes]`.
 
         Raises:
-          ValueError: for images of wrong rank or of an integer dtype, for an unknown
+          ValueError: for images of wrong rank, channels or dtype, for an unknown
             stem, and for attention stages that the network does not have.
         """
         return self.head(self.features(images, train=train)[-1])
@@ -136,6 +146,7 @@ class ResNet(nn.Module):
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
         blocks.check_images(images)
+        blocks.check_channels(self, images, "stem", "conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         block = functools.partial(
             ResidualBlock,
@@ -168,6 +179,7 @@ class ResNet(nn.Module):
             kernel=7 if imagenet else 3,
             strides=2 if imagenet else 1,
             axis_name=self.axis_name,
+            freeze_norm=self.freeze_norm,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name="stem",

