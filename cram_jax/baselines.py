@@ -26,9 +26,10 @@ from cram_jax.channel_attention import (
     SqueezeExcite,
     gate_channels,
 )
+from cram_jax.gating import Gate
 from cram_jax.precision import at_least_float32, read_apart
 from cram_jax.predictors import MomentPredictor, RegressionPredictor
-from cram_jax.rendering import apply_mask, check_features, check_floor
+from cram_jax.rendering import check_features, check_floor
 from cram_jax.trunk import Trunk
 
 __all__ = [
@@ -72,6 +73,7 @@ class PositionwiseAttention(nn.Module):
     Attributes:
       form: "pooled" or "trunk".
       floor: least value of the mask, in [0, 1).
+      fill: what takes the place of what is masked, "zero" or "mean" (`apply_mask`).
       initial_mask: what the mask starts around, in (0, 1), the floor aside.
       kernel: side of the convolution of the form "pooled".
       dtype: computation dtype of the predictor; None takes its input's.
@@ -80,6 +82,7 @@ class PositionwiseAttention(nn.Module):
 
     form: Literal["pooled", "trunk"] = "pooled"
     floor: float = 0.0
+    fill: str = "zero"
     initial_mask: float = 0.95
     kernel: int = 7
     dtype: Dtype | None = None
@@ -116,7 +119,7 @@ class PositionwiseAttention(nn.Module):
         mask = jax.nn.sigmoid(at_least_float32(logits) + opening)
         mask = self.floor + (1 - self.floor) * mask
         self.sow("intermediates", "mask", mask)
-        return apply_mask(features, mask)
+        return Gate(fill=self.fill, name="gate")(features, mask)
 
 
 class CBAM(nn.Module):
@@ -158,7 +161,7 @@ class CBAM(nn.Module):
         )(_mean_and_max_over_channels(features))
         mask = jax.nn.sigmoid(at_least_float32(logits[..., 0]))
         self.sow("intermediates", "mask", mask)
-        return apply_mask(features, mask)
+        return Gate(name="gate")(features, mask)
 
 
 ATTENTIONS: dict[str, Callable[..., nn.Module] | None] = {

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.coordinates import pixel_centers
-from cram_jax.precision import read_apart
+from cram_jax.precision import at_least_float32, read_apart
 from cram_jax.rectangle import MIN_HALF_SIZE, Rectangle
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "render_hard_mask",
     "render_mask",
 ]
+
+FILLS = ("zero", "mean")
 
 
 def check_sharpness(sharpness: jax.typing.ArrayLike) -> None:
@@ -48,6 +50,15 @@ def check_floor(floor: float) -> None:
         raise ValueError(
             f"The floor must be at least 0 and less than 1, got {floor}; 0 lets the "
             "mask shut completely."
+        )
+
+
+def check_fill(fill: str) -> None:
+    """Raises ValueError for an unknown filling."""
+    if fill not in FILLS:
+        raise ValueError(
+            f"Unknown fill {fill!r}; what is masked becomes 'zero' or the 'mean' "
+            "feature of the map."
         )
 
 
@@ -225,7 +236,9 @@ def _multiply_jvp(primals, tangents):
     return gated, _multiply(change, mask) + turned
 
 
-def apply_mask(features: jax.Array, mask: jax.Array) -> jax.Array:
+def apply_mask(
+    features: jax.Array, mask: jax.Array, *, fill: str = "zero"
+) -> jax.Array:
     """Multiplies features by a mask, with a gradient that reads them once.
 
     The mask's cotangent is one reduction over the channels, accumulated in the
@@ -235,11 +248,23 @@ def apply_mask(features: jax.Array, mask: jax.Array) -> jax.Array:
     Args:
       features: `[..., H, W, C]`, floating point.
       mask: `[..., H, W]`, of the same leading axes.
+      fill: what takes the place of what is masked: "zero", or "mean", the mean
+        feature of each map, `mask * features + (1 - mask) * mean` (ours). A network
+        trained without masks has seen maps like the latter. The mean is that of the
+        whole map, so it tells something of what is masked.
 
     Returns:
       `[..., H, W, C]` in the dtype of the features.
+
+    Raises:
+      ValueError: for an unknown fill.
     """
-    return _multiply(features, mask)
+    check_fill(fill)
+    if fill == "zero":
+        return _multiply(features, mask)
+    mean = jnp.mean(at_least_float32(read_apart(features)), (-3, -2), keepdims=True)
+    filling = jnp.broadcast_to(mean.astype(features.dtype), features.shape)
+    return _multiply(features, mask) + _multiply(filling, 1 - mask)
 
 
 def gate(
@@ -248,6 +273,7 @@ def gate(
     *,
     sharpness: jax.typing.ArrayLike,
     floor: float = 0.0,
+    fill: str = "zero",
 ) -> jax.Array:
     """`features * (floor + (1 - floor) * mask)`.
 
@@ -256,15 +282,16 @@ def gate(
       rectangle: rectangles `[...]`.
       sharpness: see `render_mask`.
       floor: what the gate lets through far outside, in [0, 1).
+      fill: see `apply_mask`.
 
     Returns:
       `[..., H, W, C]` in the dtype of the features.
 
     Raises:
       ValueError: on a wrong rank, integer features, a sharpness that is not
-        positive, or a floor outside [0, 1).
+        positive, a floor outside [0, 1), or an unknown fill.
     """
     check_features(features)
     check_floor(floor)
     mask = render_mask(rectangle, *features.shape[-3:-1], sharpness=sharpness)
-    return apply_mask(features, floor + (1 - floor) * mask)
+    return apply_mask(features, floor + (1 - floor) * mask, fill=fill)
