@@ -8,12 +8,14 @@
 
 **The way of the image.** The network's input shows the box `crop` of the photograph,
 resized to `height` x `width`. The crop may reach beyond the photograph (padding), and
-resizing may stretch it: then the rectangle is a parallelogram in the photograph, and its
-polygon is exact while its box is the hull of that. Isotropic coordinates depend only on
+resizing may stretch it: then the rectangle is a parallelogram in the photograph, whose
+polygon is exact and whose box is the hull of that. Isotropic coordinates depend only on
 the ratio of height and width, so those of the layer's map do as well if it covers the
 input evenly; where a network looks beside that, move the rectangle by
 `cram_jax.backbones.positions.rectangle_on_image` first.
 
+All functions take the rectangles `[...]` in coordinates of the network's input, its
+`height` and `width`, and the `crop`, None where the input is the whole photograph.
 Everything is batched, differentiable, and float32 or better.
 """
 
@@ -83,8 +85,8 @@ def pixels_of_points(
       points: `[..., 2]` as (x, y).
       height: of the network's input, in pixels.
       width: of the network's input, in pixels.
-      crop: (left, top, right, bottom) `[..., 4]` of the photograph that the input shows;
-        None where the input is the photograph. Batch axes broadcast.
+      crop: (left, top, right, bottom) `[..., 4]` of the photograph that the input
+        shows; None where the input is the photograph. Batch axes broadcast.
 
     Returns:
       `[..., 2]` as (x, y), in pixels from the photograph's edges.
@@ -144,8 +146,8 @@ def rectangle_pixel_box(
       height: of the network's input, in pixels.
       width: of the network's input, in pixels.
       crop: see `rectangle_polygon`.
-      picture: (height, width) of the photograph to cut the box at its edges; None leaves
-        the box as it is. A rectangle beside the photograph gives a box of no area.
+      picture: (height, width) of the photograph to cut the box at its edges; None
+        leaves it as it is. A rectangle beside the photograph gives a box of no area.
 
     Returns:
       `[..., 4]` as (left, top, right, bottom).

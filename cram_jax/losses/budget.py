@@ -184,6 +184,9 @@ def ascended_price(
 ) -> jax.Array:
     """The price after a step of dual ascent on `mean area <= target`.
 
+    The area swings round the target for a while, the longer the faster the price rises
+    beside what it moves.
+
     Args:
       price: so far; start from 0.
       area: measured mean area.

@@ -80,8 +80,9 @@ def apply_with_outside(
         `cram_jax.gating.follow_views` where the two meet, as in our ResNet's blocks.
       variables: of the network.
       images: `[B, H, W, C]`.
-      on: whether to compute the outside views. A traced boolean decides while the
-        compiled program runs (`jax.lax.cond`), at no cost where it is false.
+      on: whether there are outside views. A traced boolean switches them while the
+        compiled program runs; they are then computed in any case. (Under `jax.lax.cond`
+        XLA's convolutions on CPU take five times as long, which costs more.)
       mutable: as in `apply`. Arrays in "intermediates" must have the batch in front.
       **settings: further arguments of `apply`, e.g. `train=True`, `rngs`, `method`.
 
@@ -98,31 +99,30 @@ def apply_with_outside(
             f" shape {images.shape}. Add the axis, images[None]."
         )
 
-    def outside(variables, images):
+    has_updates = mutable is not False
+
+    def apply(variables, images):
         interceptor = _ViewThroughComplements(images.shape[0])
         with nn.intercept_methods(interceptor):
             result = network.apply(variables, images, mutable=mutable, **settings)
         if not interceptor.paths:
             raise ValueError(
-                f"{type(network).__name__} has no layer that gates by a spatial mask,"
-                " so it has no outside view; give it one, e.g."
+                f"{type(network).__name__} has no layer that gates by a spatial mask, so"
+                " it has no outside view; give it one, e.g."
                 " attention=RectangularAttention, or leave the outside loss out."
             )
         return _take_views_apart(result, interceptor, has_updates)
 
-    def plain(variables, images):
+    if on is False:
         result = network.apply(variables, images, mutable=mutable, **settings)
         output, *updates = result if has_updates else (result,)
-        return output, zeros(variables, images), *updates
-
-    def zeros(variables, images):
-        shapes = jax.eval_shape(outside, variables, images)[1]
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    has_updates = mutable is not False
-    if isinstance(on, bool):
-        return (outside if on else plain)(variables, images)
-    return jax.lax.cond(on, outside, plain, variables, images)
+        shapes = jax.eval_shape(apply, variables, images)[1]
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return output, nothing, *updates
+    output, outside, *updates = apply(variables, images)
+    if on is not True:
+        outside = jax.tree.map(lambda leaf: jnp.where(on, leaf, 0), outside)
+    return output, outside, *updates
 
 
 def _take_views_apart(
