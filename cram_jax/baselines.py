@@ -26,10 +26,10 @@ from cram_jax.channel_attention import (
     gate_channels,
 )
 from cram_jax.checks import check_count, check_number, did_you_mean
+from cram_jax.gating import Gate
 from cram_jax.precision import at_least_float32, read_apart
 from cram_jax.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.rendering import (
-    apply_mask,
     check_features,
     check_floor,
     raise_floor,
@@ -77,6 +77,7 @@ class PositionwiseAttention(nn.Module):
     Attributes:
       form: "pooled" or "trunk".
       floor: least value of the mask, in [0, 1).
+      fill: what takes the place of what is masked, "zero" or "mean" (`apply_mask`).
       initial_mask: what the mask starts around, in (0, 1), the floor aside.
       kernel: side of the convolution of the form "pooled".
       dtype: computation dtype of the predictor; None takes its input's.
@@ -85,6 +86,7 @@ class PositionwiseAttention(nn.Module):
 
     form: Literal["pooled", "trunk"] = "pooled"
     floor: float = 0.0
+    fill: str = "zero"
     initial_mask: float = 0.95
     kernel: int = 7
     dtype: Dtype | None = None
@@ -124,7 +126,7 @@ class PositionwiseAttention(nn.Module):
         mask = jax.nn.sigmoid(at_least_float32(logits) + opening)
         mask = raise_floor(mask, self.floor)
         self.sow("intermediates", "mask", mask)
-        return apply_mask(features, mask)
+        return Gate(fill=self.fill, name="gate")(features, mask)
 
 
 class CBAM(nn.Module):
@@ -167,7 +169,7 @@ class CBAM(nn.Module):
         )(_mean_and_max_over_channels(features))
         mask = jax.nn.sigmoid(at_least_float32(logits[..., 0]))
         self.sow("intermediates", "mask", mask)
-        return apply_mask(features, mask)
+        return Gate(name="gate")(features, mask)
 
 
 ATTENTIONS: dict[str, Callable[..., nn.Module] | None] = {

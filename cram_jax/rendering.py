@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from cram_jax.batched import align, with_rank
 from cram_jax.checks import check_number
 from cram_jax.coordinates import pixel_centers
-from cram_jax.precision import precise, read_apart
+from cram_jax.precision import at_least_float32, precise, read_apart
 from cram_jax.rectangle import MIN_HALF_SIZE, Rectangle
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
     "render_hard_mask",
     "render_mask",
 ]
+
+FILLS = ("zero", "mean")
 
 
 def check_sharpness(sharpness: jax.typing.ArrayLike) -> None:
@@ -55,6 +57,15 @@ def check_floor(floor: jax.typing.ArrayLike) -> None:
         "be at least 0 and less than 1",
         "0 lets the mask shut completely",
     )
+
+
+def check_fill(fill: str) -> None:
+    """Raises ValueError for an unknown filling."""
+    if fill not in FILLS:
+        raise ValueError(
+            f"Unknown fill {fill!r}; what is masked becomes 'zero' or the 'mean' "
+            "feature of the map."
+        )
 
 
 def check_features(features: jax.Array, minimum_rank: int = 3) -> None:
@@ -250,7 +261,9 @@ def _multiply_jvp(primals, tangents):
     return gated, _multiply(change, mask) + turned
 
 
-def apply_mask(features: jax.Array, mask: jax.Array) -> jax.Array:
+def apply_mask(
+    features: jax.Array, mask: jax.Array, *, fill: str = "zero"
+) -> jax.Array:
     """Multiplies features by a mask, with a gradient that reads them once.
 
     The mask's cotangent is one reduction over the channels, accumulated in the
@@ -260,20 +273,30 @@ def apply_mask(features: jax.Array, mask: jax.Array) -> jax.Array:
     Args:
       features: `[..., H, W, C]`, floating point.
       mask: `[..., H, W]`; batch axes broadcast.
+      fill: what takes the place of what is masked: "zero", or "mean", the mean
+        feature of each map, `mask * features + (1 - mask) * mean` (ours). A network
+        trained without masks has seen maps like the latter. The mean is that of the
+        whole map, so it tells something of what is masked.
 
     Returns:
       `[..., H, W, C]` in the dtype of the features.
 
     Raises:
-      ValueError: if the maps differ in size, or batch axes do not fit together.
+      ValueError: for an unknown fill, if the maps differ in size, or if batch axes do
+        not fit together.
     """
+    check_fill(fill)
     if mask.ndim < 2 or features.shape[-3:-1] != mask.shape[-2:]:
         raise ValueError(
             "A mask [..., H, W] has the sides of the features [..., H, W, C], got"
             f" {mask.shape} for {features.shape}."
         )
     features, mask = align(features=(features, 3), mask=(mask, 2))
-    return _multiply(features, mask)
+    if fill == "zero":
+        return _multiply(features, mask)
+    mean = jnp.mean(at_least_float32(read_apart(features)), (-3, -2), keepdims=True)
+    filling = jnp.broadcast_to(mean.astype(features.dtype), features.shape)
+    return _multiply(features, mask) + _multiply(filling, 1 - mask)
 
 
 def raise_floor(mask: jax.Array, floor: jax.typing.ArrayLike) -> jax.Array:
@@ -289,6 +312,7 @@ def gate(
     *,
     sharpness: jax.typing.ArrayLike,
     floor: float = 0.0,
+    fill: str = "zero",
 ) -> jax.Array:
     """`features * (floor + (1 - floor) * mask)`.
 
@@ -297,15 +321,17 @@ def gate(
       rectangle: rectangles `[...]`.
       sharpness: see `render_mask`.
       floor: what the gate lets through far outside, in [0, 1).
+      fill: see `apply_mask`.
 
     Returns:
       `[..., H, W, C]` in the dtype of the features.
 
     Raises:
       ValueError: on a wrong rank, integer features, a sharpness that is not
-        positive, a floor outside [0, 1), or batch axes that do not fit together.
+        positive, a floor outside [0, 1), an unknown fill, or batch axes that do not
+        fit together.
     """
     check_features(features)
     check_floor(floor)
     mask = render_mask(rectangle, *features.shape[-3:-1], sharpness=sharpness)
-    return apply_mask(features, raise_floor(mask, floor))
+    return apply_mask(features, raise_floor(mask, floor), fill=fill)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks
+from cram_jax.gating import follow_views
 
 STEMS = ("imagenet", "small")
 
@@ -79,7 +80,7 @@ class ResidualBlock(nn.Module):
             features = conv(
                 channels, 1, self.strides, activation=None, name="downsample"
             )(features, train=train)
-        return nn.relu(features + branch)
+        return nn.relu(follow_views(features, branch) + branch)
 
 
 class ResNet(nn.Module):

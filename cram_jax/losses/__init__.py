@@ -1,0 +1,31 @@
+"""Pure losses on what attention layers show: how much they let through, and what not.
+
+Every loss is per example, or a sum and a weight. The mean of the whole batch is the sum
+over the weight, whoever adds them up: one device or many, all at once or in parts.
+"""
+
+from cram_jax.losses.budget import (
+    area_price_loss,
+    area_sums,
+    area_target_loss,
+    ascended_price,
+    mask_areas,
+    moving_area,
+    ramped_weight,
+    target_price,
+)
+from cram_jax.losses.outside import apply_with_outside, ignorance_loss, outside_loss
+
+__all__ = [
+    "apply_with_outside",
+    "area_price_loss",
+    "area_sums",
+    "area_target_loss",
+    "ascended_price",
+    "ignorance_loss",
+    "mask_areas",
+    "moving_area",
+    "outside_loss",
+    "ramped_weight",
+    "target_price",
+]
