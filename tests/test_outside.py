@@ -167,7 +167,9 @@ def test_an_open_mask_leaves_nothing_outside():
     masks = cram_jax.attended_masks(shown)["attention2"]
     assert (masks > 0.999).all()
     # All images look alike from outside.
-    assert_close(outside["attention2"], outside["attention2"][:1].repeat(3, 0), atol=1e-2)
+    assert_close(
+        outside["attention2"], outside["attention2"][:1].repeat(3, 0), atol=1e-2
+    )
 
 
 def test_maps_of_all_stages_have_their_views_too():
@@ -249,7 +251,9 @@ def test_gradients_with_views_equal_finite_differences():
         @jax.jit
         def value(entries):
             leaf = jnp.asarray(base).ravel().at[:6].set(entries).reshape(base.shape)
-            new = jax.tree.unflatten(tree, [*leaves[:index], leaf, *leaves[index + 1 :]])
+            new = jax.tree.unflatten(
+                tree, [*leaves[:index], leaf, *leaves[index + 1 :]]
+            )
             params = variables["params"] | {path[0]: {path[1]: new}}
             return loss_of(network, images, 1.0, variables | {"params": params})
 
@@ -342,9 +346,7 @@ def test_several_layers_count_alike():
 def test_a_network_without_a_gate_is_refused_and_so_is_a_single_image():
     images = jnp.zeros((2, 16, 16, 3))
     for attention, stages in ((None, ()), (SqueezeExcite, (2,))):
-        network = backbone("convnet")(
-            3, attention=attention, attention_stages=stages
-        )
+        network = backbone("convnet")(3, attention=attention, attention_stages=stages)
         variables = network.init(jax.random.key(0), images)
         for on in (True, False, jnp.array(True)):
             with pytest.raises(ValueError, match="ConvNet has no layer that gates"):
@@ -376,4 +378,6 @@ def test_norms_of_a_layer_and_of_a_network_before_its_gate_are_left_alone():
     expected = network.apply(variables, images, **options)
     logits, outside, updates = apply_with_outside(network, variables, images, **options)
     assert list(outside) == ["attention"]
-    jax.tree.map(functools.partial(assert_close, atol=1e-5), (logits, updates), expected)
+    jax.tree.map(
+        functools.partial(assert_close, atol=1e-5), (logits, updates), expected
+    )

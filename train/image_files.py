@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from train.datasets.decoding import EXTENSIONS
+from train.datasets.decoding import image_endings
 from train.outputs import written_here
 from train.printing import printable
 
@@ -96,7 +96,7 @@ def _walk(folder: Path, found: Found) -> list[Path]:
             ending = Path(name).suffix.lower()
             if name.startswith("."):
                 continue
-            if ending in EXTENSIONS:
+            if ending in image_endings():
                 images.append(Path(top, name))
             else:
                 others[ending or "no ending"] += 1
