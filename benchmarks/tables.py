@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import subprocess
@@ -82,14 +83,16 @@ def run_all(
 
 
 def score(evaluation: dict, key: str) -> float | None:
-    """One number of an evaluation; L in the key stands for its first layer."""
+    """One number of an evaluation; L in the key stands for its first layer.
+
+    None where there is no such score, or it is not finite.
+    """
     split, name = key.split("/", 1)
     scores = evaluation.get(split, {})
     if name.startswith("L/"):
-        ending = name[1:]
-        found = [key for key in scores if key.endswith(ending)]
-        return scores[found[0]] if found else None
-    return scores.get(name)
+        name = next((key for key in scores if key.endswith(name[1:])), name)
+    value = scores.get(name)
+    return value if value is not None and math.isfinite(value) else None
 
 
 def cell(values: Values, digits: int, *, sign: str = "") -> str:

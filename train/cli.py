@@ -61,11 +61,12 @@ class PredictConfig:
     """Says what a trained network sees in images of yours, and where it looks."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files."""
+    """Image files, folders (walked at any depth), or patterns in quotes."""
     workdir: Path
     """Directory of the run."""
     output: Path | None = None
-    """Directory for the pictures and predictions.json; none: WORKDIR/predictions."""
+    """Directory for the pictures (NAME-rectangle.png) and predictions.json; none:
+    WORKDIR/predictions. No file is written over that predict has not written."""
     checkpoint: str = "latest"
     """Which checkpoint: latest, best on held-out images (data.validation), or the
     number of a step."""
@@ -76,7 +77,8 @@ class ReportConfig:
     """Compares runs: a Markdown table over seeds, and curves as PNG."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Work directories. Runs whose configs differ only in the seed form one row."""
+    """Work directories. Runs whose configs differ only in the seed form one row.
+    What is no evaluated run is named and passed over."""
     output: Path = Path("report")
     """Directory for report.md and the curves."""
 
