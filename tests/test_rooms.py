@@ -19,6 +19,7 @@ ORDER = [
     "rectangle",
     "distances",
     "overlap",
+    "edges",
     "rendering",
     "similarity",
     "warping",

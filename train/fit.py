@@ -13,8 +13,8 @@ from train.interrupts import Interrupts
 from train.loop import Loop
 from train.models import parameter_paths
 from train.optimizer import check_patterns
-from train.pretrained import check_freeze_norm
 from train.parallel import check_batch, make_parallel
+from train.pretrained import check_freeze_norm
 from train.progress import Display
 from train.workdir import CONFIG_FILE, claim
 
