@@ -20,6 +20,7 @@ ORDER = [
     "distances",
     "overlap",
     "pixels",
+    "edges",
     "rendering",
     "gating",
     "similarity",

@@ -1,4 +1,4 @@
-"""Parts that the backbones share: checks, convolution with BatchNorm, slots, head."""
+"""Parts that the backbones share: convolution with BatchNorm, slots, head."""
 
 from __future__ import annotations
 
@@ -8,104 +8,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.linen.dtypes import promote_dtype
 
 from cram_jax.backbones.depthwise import depthwise_conv, padding_for
 from cram_jax.batched import with_rank
-from cram_jax.checks import check_count, check_made_for
+from cram_jax.checks import check_count
 from cram_jax.precision import at_least_float32
 
 Dtype = Any
 AttentionFactory = Callable[..., nn.Module]
 Activation = Callable[[jax.Array], jax.Array]
-
-
-def check_images(images: jax.Array) -> None:
-    """Refuses what is not a floating-point array of shape `[..., H, W, C]`.
-
-    Raises:
-      ValueError: for fewer than three axes, empty images, and integer images.
-    """
-    if images.ndim < 3:
-        raise ValueError(
-            "A backbone takes images of shape [..., height, width, channels]; got shape"
-            f" {images.shape}. Add the missing axes, e.g. images[..., None] for gray."
-        )
-    if 0 in images.shape[-3:]:
-        raise ValueError(
-            f"A backbone takes images with pixels and channels; got {images.shape}."
-        )
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"A backbone takes floating-point images; got {images.dtype}. Convert and"
-            " normalise first, e.g. images.astype(jnp.float32) / 255."
-        )
-
-
-def check_sides(name: str, images: jax.Array, least: int) -> None:
-    """Refuses images of which nothing is left on the way through the network.
-
-    Raises:
-      ValueError: if a side has fewer than `least` pixels.
-    """
-    if min(images.shape[-3:-1]) < least:
-        raise ValueError(
-            f"{name} needs images of at least {least} pixels a side, or its last map is"
-            f" empty; got shape {images.shape}. Enlarge them first."
-        )
-
-
-def least_side(steps: Sequence[tuple[int, int, int]]) -> int:
-    """The smallest side of which convolutions leave a pixel.
-
-    Args:
-      steps: kernel, stride and padding on each side of every convolution, in order.
-    """
-    side = 1
-    for kernel, stride, margin in reversed(steps):
-        side = max(1, (side - 1) * stride + kernel - 2 * margin)
-    return side
-
-
-def check_channels(module: nn.Module, images: jax.Array, *path: str) -> None:
-    """Refuses images of other channels than the convolution at `path` was made for.
-
-    Raises:
-      ValueError: if the parameters are there and take another number of channels.
-    """
-    check_made_for(
-        module,
-        path,
-        images.shape[-1],
-        "image channels",
-        "repeat the channel of gray images, or initialise a network for these",
-    )
-
-
-def check_attention_stages(
-    attention: AttentionFactory | None, stages: Sequence[int], count: int
-) -> None:
-    """Refuses stages that the network does not have, and a layer without a slot.
-
-    Raises:
-      ValueError: for a stage outside 1..count, and for an attention factory with no
-        stage to put it in.
-    """
-    wrong = [
-        stage
-        for stage in stages
-        if not isinstance(stage, (int, np.integer)) or not 1 <= stage <= count
-    ]
-    if wrong:
-        raise ValueError(
-            f"attention_stages must lie in 1..{count} for this network; got {wrong}."
-        )
-    if attention is not None and not stages:
-        raise ValueError(
-            "An attention layer was given but attention_stages is empty; name the"
-            f" stages to put it after, e.g. attention_stages=({count},)."
-        )
 
 
 def round_channels(channels: float) -> int:

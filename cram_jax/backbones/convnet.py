@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cram_jax.backbones import blocks
+from cram_jax.backbones import blocks, image_checks
 from cram_jax.checks import check_count
 
 
@@ -57,7 +57,7 @@ class ConvNet(nn.Module):
         for name in ("widths", "strides", "convolutions"):
             for count in getattr(self, name):
                 check_count(f"each of {name}", count)
-        blocks.check_attention_stages(
+        image_checks.check_attention_stages(
             self.attention, self.attention_stages, len(self.widths)
         )
         self.head = blocks.Classifier(self.num_classes, param_dtype=self.param_dtype)
@@ -83,10 +83,10 @@ class ConvNet(nn.Module):
         self, images: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
-        blocks.check_images(images)
+        image_checks.check_images(images)
         steps = [(stride + 2, stride, (stride + 1) // 2) for stride in self.strides]
-        blocks.check_sides("ConvNet", images, blocks.least_side(steps))
-        blocks.check_channels(self, images, "stage1_conv1", "conv")
+        image_checks.check_sides("ConvNet", images, image_checks.least_side(steps))
+        image_checks.check_channels(self, images, "stage1_conv1", "conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(
             blocks.ConvNorm,

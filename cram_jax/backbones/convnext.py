@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cram_jax.backbones import blocks
+from cram_jax.backbones import blocks, image_checks
 from cram_jax.batched import with_rank
 
 EPSILON = 1e-6
@@ -87,7 +87,7 @@ class ConvNeXt(nn.Module):
                 "ConvNeXt needs one depth and one width for each stage; got depths"
                 f" {self.depths} and widths {self.widths}."
             )
-        blocks.check_attention_stages(
+        image_checks.check_attention_stages(
             self.attention, self.attention_stages, len(self.depths)
         )
         self.head = blocks.Classifier(
@@ -116,10 +116,10 @@ class ConvNeXt(nn.Module):
         self, images: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
-        blocks.check_images(images)
+        image_checks.check_images(images)
         steps = [(4, 4, 0)] + [(2, 2, 0)] * (len(self.depths) - 1)
-        blocks.check_sides("ConvNeXt", images, blocks.least_side(steps))
-        blocks.check_channels(self, images, "stem_conv")
+        image_checks.check_sides("ConvNeXt", images, image_checks.least_side(steps))
+        image_checks.check_channels(self, images, "stem_conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(
             nn.Conv, padding="VALID", kernel_init=_KERNEL_INIT, **settings

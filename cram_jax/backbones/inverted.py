@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cram_jax.backbones import blocks
+from cram_jax.backbones import blocks, image_checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,7 @@ class InvertedResidualNet(nn.Module):
     def setup(self):
         """Makes the head; the stages are made where they are used."""
         strides = sum(spec.strides > 1 for group in self.groups for spec in group)
-        blocks.check_attention_stages(
+        image_checks.check_attention_stages(
             self.attention, self.attention_stages, strides + 2
         )
         self.head = blocks.Classifier(
@@ -176,8 +176,8 @@ class InvertedResidualNet(nn.Module):
         self, images: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
-        blocks.check_images(images)
-        blocks.check_channels(self, images, "stem", "conv")
+        image_checks.check_images(images)
+        image_checks.check_channels(self, images, "stem", "conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = functools.partial(
             blocks.ConvNorm,

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cram_jax.backbones import blocks
+from cram_jax.backbones import blocks, image_checks
 from cram_jax.gating import follow_views
 
 STEMS = ("imagenet", "small")
@@ -120,7 +120,7 @@ class ResNet(nn.Module):
         """Makes the head; the stages are made where they are used."""
         if self.stem not in STEMS:
             raise ValueError(f"stem must be one of {STEMS}; got {self.stem!r}.")
-        blocks.check_attention_stages(
+        image_checks.check_attention_stages(
             self.attention, self.attention_stages, len(self.depths)
         )
         self.head = blocks.Classifier(self.num_classes, param_dtype=self.param_dtype)
@@ -146,8 +146,8 @@ class ResNet(nn.Module):
         self, images: jax.Array, *, train: bool = False
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
-        blocks.check_images(images)
-        blocks.check_channels(self, images, "stem", "conv")
+        image_checks.check_images(images)
+        image_checks.check_channels(self, images, "stem", "conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         block = functools.partial(
             ResidualBlock,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,13 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from cram_jax.backbones import torch_names
+from cram_jax.backbones.leaf_names import (
+    Path,
+    Tree,
+    is_attention,
+    match,
+    names_in,
+    namings,
+)
+from cram_jax.backbones.leaf_names import leaves_of as _leaves
 from cram_jax.backbones.weight_files import (
     PACKAGED,
     State,
     packaged_weights,
     read_state_dict,
-    require,
 )
+from cram_jax.backbones.weight_files import require as _require
 
 __all__ = [
     "PACKAGED",
@@ -30,9 +39,6 @@ __all__ = [
     "save_safetensors",
     "torch_state",
 ]
-
-Tree = Mapping[str, Any]
-Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,83 +61,6 @@ class LoadReport:
         lines += [f"+ {name} (ours, keeps its values)" for name in self.kept]
         lines += [f"- {name} (theirs, not used)" for name in self.unused]
         return "\n".join(lines)
-
-
-def _leaves(variables: Tree) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Path without the collection, and leaf, of parameters and statistics."""
-    kept = {
-        key: variables[key] for key in ("params", "batch_stats") if key in variables
-    }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(kept):
-        yield tuple(str(entry.key) for entry in path[1:]), leaf
-
-
-def _is_attention(path: tuple[str, ...]) -> bool:
-    return any(part.startswith("attention") for part in path)
-
-
-def _namings(modules: set[tuple[str, ...]]) -> tuple[tuple[str, Any], ...]:
-    for module, styles in torch_names.STYLES.items():
-        if any(path[0] == module for path in modules):
-            return styles
-    raise ValueError(
-        "These variables belong to no backbone of cram_jax; their modules are"
-        f" {sorted({path[0] for path in modules})}."
-    )
-
-
-def _names_in(variables: Tree, naming: torch_names.Naming) -> dict[Path, str]:
-    """For each of our leaves its name in the file; attention layers keep ours."""
-    backbone = {path[:-1] for path, _ in _leaves(variables) if not _is_attention(path)}
-    return {
-        path: (torch_names.own if _is_attention(path) else naming)(path, backbone)
-        for path, _ in _leaves(variables)
-    }
-
-
-def _prefixes(state: State, key: str) -> list[str]:
-    """What stands in front of a style's key, such as "module."; "" first."""
-    found = sorted(
-        (name.removesuffix(key) for name in state if name.endswith(key)), key=len
-    )
-    ends = [prefix for prefix in found if not prefix or prefix.endswith(".")]
-    # The key of a block inside of the network ends in the same way.
-    return [p for i, p in enumerate(ends) if not any(map(p.startswith, ends[:i]))]
-
-
-def _matched(
-    variables: Tree, state: State
-) -> tuple[torch_names.Naming, State, tuple[str, ...]]:
-    """The naming that fits the file, its arrays without a prefix, and names outside.
-
-    Raises:
-      ValueError: if no naming fits, or two networks in the file would.
-    """
-    styles = _namings({p[:-1] for p, _ in _leaves(variables) if not _is_attention(p)})
-    for key, naming in styles:
-        if key in state:
-            return naming, state, ()
-    for key, naming in styles:
-        names = set(_names_in(variables, naming).values())
-        fitting = {}
-        for prefix in _prefixes(state, key):
-            inside = {n.removeprefix(prefix): n for n in state if n.startswith(prefix)}
-            if len(names & set(inside)) > len(names) / 2:
-                fitting[prefix] = {name: state[n] for name, n in inside.items()}
-        if len(fitting) > 1:
-            raise ValueError(
-                "The file holds several networks that fit, under"
-                f" {' and '.join(fitting)}; save the one that is wanted."
-            )
-        for prefix, inside in fitting.items():
-            outside = tuple(name for name in state if not name.startswith(prefix))
-            return naming, inside, outside
-    ours = ", ".join(list(_names_in(variables, styles[0][1]).values())[:5])
-    raise ValueError(
-        "The file's names fit none of the known styles of this backbone: none of"
-        f" {[key for key, _ in styles]} is there; the first names are"
-        f" {', '.join(list(state)[:5]) or 'none'}, where {ours} were expected."
-    )
 
 
 def _from_torch(array: np.ndarray, leaf: Any) -> np.ndarray:
@@ -183,8 +112,8 @@ def load_state(
     state: State, variables: Tree, *, keep_head: bool | None = False
 ) -> tuple[dict[str, Any], LoadReport]:
     """`load_torch_weights` for arrays already read, `{name: array}`."""
-    naming, state, outside = _matched(variables, state)
-    names = _names_in(variables, naming)
+    naming, state, outside = match(variables, state)
+    names = names_in(variables, naming)
     if keep_head is None:
         keep_head = _has_other_head(state, variables, names)
     new, kept, problems = {}, [], []
@@ -192,10 +121,10 @@ def load_state(
         name = names[path]
         absent = name not in state
         head = path[:2] == ("head", "dense") or (absent and path[0] == "head")
-        if (head and keep_head) or (absent and _is_attention(path)):
+        if (head and keep_head) or (absent and is_attention(path)):
             kept.append("/".join(path))
             continue
-        ours = _is_attention(path) or naming is torch_names.own
+        ours = is_attention(path) or naming is torch_names.own
         array = None if absent else _from_file(state[name], leaf, ours)
         problem = _problem(name, path, leaf, state, array)
         if problem:
@@ -288,12 +217,12 @@ def torch_state(variables: Tree) -> State:
 
     Attention layers, and backbones that torch does not have, keep our names and layout.
     """
-    backbone = {path[:-1] for path, _ in _leaves(variables) if not _is_attention(path)}
-    naming = _namings(backbone)[0][1]
+    backbone = {path[:-1] for path, _ in _leaves(variables) if not is_attention(path)}
+    naming = namings(backbone)[0][1]
     state, leaves = {}, dict(_leaves(variables))
-    for path, name in _names_in(variables, naming).items():
+    for path, name in names_in(variables, naming).items():
         leaf = leaves[path]
-        foreign = naming is not torch_names.own and not _is_attention(path)
+        foreign = naming is not torch_names.own and not is_attention(path)
         array = np.asarray(leaf)
         if foreign:
             shape = (-1, 1, 1) if path[-1] == "layer_scale" else None
@@ -310,4 +239,4 @@ def save_safetensors(path: str | pathlib.Path, variables: Tree) -> None:
     See `torch_state` for the names; `load_torch_weights` reads the file back. Needs the
     package safetensors.
     """
-    require("safetensors.numpy").save_file(torch_state(variables), path)
+    _require("safetensors.numpy").save_file(torch_state(variables), path)
