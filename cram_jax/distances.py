@@ -81,7 +81,7 @@ def _parameter_distance(a: Rectangle, b: Rectangle) -> jax.Array:
 def _corner_distance(a: Rectangle, b: Rectangle) -> jax.Array:
     corners_a, corners_b = rectangle_corners(a), rectangle_corners(b)
     rolled = jnp.stack([jnp.roll(corners_b, shift, axis=-2) for shift in range(4)])
-    squared = jnp.sum((corners_a - rolled) ** 2, axis=-1)
+    squared = jnp.sum((corners_a[None] - rolled) ** 2, axis=-1)
     return _safe_sqrt(jnp.min(jnp.mean(squared, axis=-1), axis=0))
 
 

@@ -40,7 +40,7 @@ def weighted_sum(weight: jax.Array, values: jax.Array) -> jax.Array:
             "There must be one value per image; got weights of shape"
             f" {weight.shape} and values of shape {values.shape}."
         )
-    values = values.astype(jnp.promote_types(values.dtype, weight.dtype))
+    values = values.astype(weight.dtype) if values.dtype == bool else values
     return jnp.sum(jnp.where(weight > 0, weight * values, 0.0))
 
 
