@@ -165,7 +165,8 @@ def equivariance_terms(
         expected = transform_rectangle(moves, original)
         # A rectangle that is not a number counts, so that it shows in the loss.
         unseen = visible_fraction(expected, extent_x, extent_y) < min_inside
-        weight = jax.lax.stop_gradient(aligned(given, shape, "weights") * ~unseen)
+        weight = jnp.where(unseen, 0.0, aligned(given, shape, "weights"))
+        weight = jax.lax.stop_gradient(weight)
         distances = equivariance_distance(
             _counted(_held(original, stop_gradient == "original"), weight),
             _counted(_held(moved, stop_gradient == "moved"), weight),

@@ -207,7 +207,7 @@ def localization_sums(
     known = weight * batch["rectangle_weight"]
     if truth == "mask":
         # An empty mask is of an object that nobody outlined, or out of the view.
-        known *= jnp.any(target, axis=(1, 2))
+        known = jnp.where(jnp.any(target, axis=(1, 2)), known, 0.0)
     sums |= {name: weighted_sum(known, value) for name, value in scores.items()}
     return sums | {"truth_weight": jnp.sum(known)}
 

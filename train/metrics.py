@@ -40,6 +40,7 @@ def weighted_sum(weight: jax.Array, values: jax.Array) -> jax.Array:
             "There must be one value per image; got weights of shape"
             f" {weight.shape} and values of shape {values.shape}."
         )
+    values = values.astype(weight.dtype) if values.dtype == bool else values
     return jnp.sum(jnp.where(weight > 0, weight * values, 0.0))
 
 
@@ -145,7 +146,7 @@ def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
     known = (labels >= 0) & (labels < classes)
     place = jnp.where(known, labels, 0)[:, None]
     own = jnp.take_along_axis(logits, place, axis=-1)
-    ahead = (logits > own) | ((logits == own) & (jnp.arange(classes) < place))
+    ahead = (logits > own) | ((logits == own) & (jnp.arange(classes)[None] < place))
     # The largest of some values is not finite if one of them is NaN.
     known &= jnp.isfinite(jnp.max(logits, axis=-1))
     return jnp.where(known, jnp.sum(ahead, axis=-1), classes)
