@@ -303,7 +303,10 @@ def test_ramp_equals_interpolation_and_is_one_program():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: cram_jax.mask_areas({"a": jnp.ones(3)}), r"layer 'a' has shape \(3,\)"),
+        (
+            lambda: cram_jax.mask_areas({"a": jnp.ones(3)}),
+            r"layer 'a' has shape \(3,\)",
+        ),
         (lambda: cram_jax.area_price_loss({}, 0.1), "needs a layer that shows a mask"),
         (lambda: cram_jax.area_target_loss({}, 0.1), "needs a layer that shows a mask"),
         (

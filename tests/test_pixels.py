@@ -51,9 +51,7 @@ def oracle(parameters, size, crop):
     )
     left, top, right, bottom = crop
     across, down = (right - left) / width, (bottom - top) / height
-    return shapely.affinity.affine_transform(
-        polygon, [across, 0, 0, down, left, top]
-    )
+    return shapely.affinity.affine_transform(polygon, [across, 0, 0, down, left, top])
 
 
 @pytest.mark.parametrize(("size", "crop", "picture"), WAYS)
