@@ -29,13 +29,12 @@ from tests.checks import assert_close, assert_tree_finite, finite_difference_gra
 
 MUTABLE = ("batch_stats", "intermediates")
 NETWORKS = [
-    ("convnet", (2,), {}),
-    ("convnet", (1, 3), {}),
-    ("resnet18-small", (2, 3), {}),
-    ("resnet18-small", (3,), {"attention_in_blocks": True}),
-    ("mobilenetv3-small", (4,), {}),
-    ("efficientnet-lite0", (4,), {}),
-    ("convnext-tiny", (3, 4), {}),
+    ("convnet", (2,), {}, False),
+    ("convnet", (1, 3), {}, True),
+    ("resnet18-small", (3,), {}, False),
+    ("resnet18-small", (2, 3), {"attention_in_blocks": True}, True),
+    ("mobilenetv3-small", (2,), {}, False),
+    ("convnext-tiny", (1, 2), {}, False),
 ]
 LAYERS = {
     "rectangular": RectangularAttention,
@@ -51,7 +50,13 @@ LAYERS = {
 def build(name="convnet", stages=(2,), layer="rectangular", **settings):
     make = backbone(name)
     if name.startswith("resnet18"):
-        make = functools.partial(make, depths=(1, 1, 1, 1))
+        make = functools.partial(make, depths=(1, 1, 1))
+    if name == "convnet":
+        settings = {"widths": (8, 8, 16), "convolutions": (1, 1, 1), **settings}
+    if name == "convnext-tiny":
+        settings = {"depths": (1, 1), "widths": (8, 16), **settings}
+    if name == "mobilenetv3-small":
+        make = functools.partial(make, groups=make.keywords["groups"][:2])
     network = make(5, attention=LAYERS[layer], attention_stages=stages, **settings)
     images = jax.random.normal(jax.random.key(0), (3, 32, 32, 3))
     shapes = jax.eval_shape(network.init, jax.random.key(1), images)
@@ -74,14 +79,14 @@ def by_hand(network, variables, images, turned, *, train):
     def exchange(call, args, kwargs, context):
         module = context.module
         path = "/".join(module.path[:-1])
-        if context.method_name == "__call__" and isinstance(module, cram_jax.Gate):
-            if path == turned:
-                features, mask = args
-                opening = 1 - (module.floor + (1 - module.floor) * mask)
-                opening = opening[..., None]
-                mean = features.mean((-3, -2), keepdims=True)
-                filling = (1 - opening) * mean if module.fill == "mean" else 0
-                return features * opening + filling
+        gates = isinstance(module, cram_jax.Gate) and path == turned
+        if gates and context.method_name == "__call__":
+            features, mask = args
+            opening = 1 - (module.floor + (1 - module.floor) * mask)
+            opening = opening[..., None]
+            mean = features.mean((-3, -2), keepdims=True)
+            filling = (1 - opening) * mean if module.fill == "mean" else 0
+            return features * opening + filling
         # BatchNorm as the ordinary pass left it.
         if train and isinstance(module, nn.BatchNorm):
             return normalise(module, *args)
@@ -97,8 +102,11 @@ def by_hand(network, variables, images, turned, *, train):
         scaled = (features - mean) / jnp.sqrt(variance + module.epsilon)
         return scaled * own["scale"] + own["bias"]
 
-    with nn.intercept_methods(exchange):
-        return network.apply(variables, images)
+    def apply(variables, images):
+        with nn.intercept_methods(exchange):
+            return network.apply(variables, images)
+
+    return jax.jit(apply)(variables, images)
 
 
 def ordinary_statistics(network, variables, images):
@@ -121,8 +129,7 @@ def ordinary_statistics(network, variables, images):
     return found
 
 
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize(("name", "stages", "settings"), NETWORKS)
+@pytest.mark.parametrize(("name", "stages", "settings", "train"), NETWORKS)
 def test_outside_is_the_network_with_its_gate_exchanged(name, stages, settings, train):
     network, variables, images = build(name, stages, **settings)
     options = {"train": train, "mutable": MUTABLE}
@@ -240,34 +247,31 @@ def test_weight_and_switch_work_within_one_program():
 
 def test_gradients_with_views_equal_finite_differences():
     with jax.enable_x64(True):
-        network, variables, images = build(stages=(2,))
+        # The rectangle's predictor computes in float32.
+        network, variables, images = build(layer="positionwise")
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
         images = images.astype(jnp.float64)
-        path = ("attention2", "mask_predictor")
-        leaves, tree = jax.tree.flatten(variables["params"][path[0]][path[1]])
-        index = max(range(len(leaves)), key=lambda i: leaves[i].size)
-        base = np.asarray(leaves[index])
+        attention = variables["params"]["attention2"]["mask_predictor"]
+        kernel = attention["kernel"]
 
         @jax.jit
         def value(entries):
-            leaf = jnp.asarray(base).ravel().at[:6].set(entries).reshape(base.shape)
-            new = jax.tree.unflatten(
-                tree, [*leaves[:index], leaf, *leaves[index + 1 :]]
-            )
-            params = variables["params"] | {path[0]: {path[1]: new}}
+            new = kernel.ravel().at[:6].set(entries).reshape(kernel.shape)
+            new = {"mask_predictor": {**attention, "kernel": new}}
+            params = variables["params"] | {"attention2": new}
             return loss_of(network, images, 1.0, variables | {"params": params})
 
-        entries = base.ravel()[:6]
+        entries = kernel.ravel()[:6]
         expected = finite_difference_gradient(value, entries)
-        assert np.abs(expected).max() > 1e-6
-        assert_close(jax.grad(value)(jnp.asarray(entries)), expected, atol=1e-8)
+        assert np.abs(expected).max() > 1e-5
+        assert_close(jax.grad(value)(entries), expected, atol=1e-7)
 
 
 def test_eight_devices_agree_with_one():
     network, variables, _ = build(stages=(1, 3))
     images = jax.random.normal(jax.random.key(5), (16, 32, 32, 3))
 
-    def step(variables, images, network=network):
+    def step(params, images, network=network, across=lambda tree: tree):
         def loss(params):
             logits, outside, updates = apply_with_outside(
                 network,
@@ -276,26 +280,28 @@ def test_eight_devices_agree_with_one():
                 train=True,
                 mutable=["batch_stats"],
             )
-            total = outside_loss(outside) + jnp.mean(logits**2, axis=-1)
-            return jnp.sum(total) / 16, updates
+            own = -jax.nn.log_softmax(logits)[:, 0]
+            return jnp.sum(own + outside_loss(outside)) / 16, updates
 
-        gradient, updates = jax.grad(loss, has_aux=True)(variables["params"])
-        return gradient, updates
+        gradient, updates = jax.grad(loss, has_aux=True)(params)
+        gradient = across(gradient)
+        return jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient), updates
 
-    expected = jax.jit(step)(variables, images)
-    close = functools.partial(assert_close, atol=1e-5, rtol=1e-4)
+    params = variables["params"]
+    expected = jax.jit(step)(params, images)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), expected[0], params)
+    assert max(jax.tree.leaves(moved)) > 1e-2, "steps that small prove nothing"
+    close = functools.partial(assert_close, atol=1e-5)
     mesh = Mesh(jax.devices(), ("batch",), axis_types=(AxisType.Auto,))
     placed = jax.device_put(images, NamedSharding(mesh, P("batch")))
-    jax.tree.map(close, jax.jit(step)(variables, placed), expected)
-    apart = network.clone(axis_name="batch")
-
-    def on_each(variables, images):
-        gradient, updates = step(variables, images, apart)
-        return jax.lax.psum(gradient, "batch"), updates
-
+    jax.tree.map(close, jax.jit(step)(params, placed), expected)
+    on_each = functools.partial(
+        step,
+        network=network.clone(axis_name="batch"),
+        across=functools.partial(jax.lax.psum, axis_name="batch"),
+    )
     update = jax.pmap(on_each, "batch", in_axes=(None, 0), out_axes=None)
-    result = update(variables, images.reshape(8, 2, 32, 32, 3))
-    jax.tree.map(close, result, expected)
+    jax.tree.map(close, update(params, images.reshape(8, 2, 32, 32, 3)), expected)
 
 
 def test_bfloat16_remat_and_one_image():
@@ -310,8 +316,9 @@ def test_bfloat16_remat_and_one_image():
         _, outside = apply(variables | {"params": params}, images)
         return outside_loss(outside).sum()
 
-    plain = jax.grad(loss)(variables["params"], lambda f: f)
-    again = jax.grad(loss)(variables["params"], jax.checkpoint)
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    plain = gradient(variables["params"], lambda f: f)
+    again = gradient(variables["params"], jax.checkpoint)
     assert_tree_finite(plain)
     jax.tree.map(functools.partial(assert_close, atol=0.05, rtol=0.05), again, plain)
 

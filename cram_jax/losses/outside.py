@@ -107,8 +107,8 @@ def apply_with_outside(
             result = network.apply(variables, images, mutable=mutable, **settings)
         if not interceptor.paths:
             raise ValueError(
-                f"{type(network).__name__} has no layer that gates by a spatial mask, so"
-                " it has no outside view; give it one, e.g."
+                f"{type(network).__name__} has no layer that gates by a spatial mask,"
+                " so it has no outside view; give it one, e.g."
                 " attention=RectangularAttention, or leave the outside loss out."
             )
         return _take_views_apart(result, interceptor, has_updates)
