@@ -15,9 +15,9 @@ from train.pictures import save_film, save_picture
 
 
 def printed(table):
-    console = Console(file=io.StringIO(), width=100)
-    console.print(table)
-    return console.file.getvalue()
+    text = io.StringIO()
+    Console(file=text, width=100).print(table)
+    return text.getvalue()
 
 
 def test_the_table_shows_names_as_they_are_and_no_nan():

@@ -70,7 +70,8 @@ def test_the_photographs_are_left_alone_where_the_output_lies_among_them(
     finished, tmp_path, again
 ):
     photos = tmp_path / "photos"
-    photo(photos / "a.png"), photo(photos / "a.jpg"), photo(photos / "b" / "a.png")
+    for name in ("a.png", "a.jpg", "b/a.png"):
+        photo(photos / name)
     # The user's own file where a picture would go.
     photo(photos / "a-rectangle.png")
     (photos / "predictions.json.tmp").write_text("mine")

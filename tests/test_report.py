@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from train.errors import DONE, WRONG_USE
 def make_run(workdir, seed=0, accuracies=(0.3, 0.5), changes=None, **more):
     """A work directory with a config and an evaluation per epoch."""
     workdir.mkdir(parents=True)
-    values = to_dict(tiny_config(workdir)) | {"seed": seed}
+    values: dict[str, Any] = to_dict(tiny_config(workdir)) | {"seed": seed}
     for name, value in (changes or {}).items():
         section, _, field = name.partition(".")
         values[section][field] = value

@@ -62,7 +62,7 @@ class Sight:
     def area(self, layer: str) -> float:
         """The share of the original that a layer's rectangle covers."""
         extent_x, extent_y = map_extents(*self.size)
-        frame = Rectangle(0.0, 0.0, extent_x, extent_y, 0.0)
+        frame = Rectangle.from_array(np.array([0.0, 0.0, extent_x, extent_y, 0.0]))
         both = jax.tree.map(np.float32, (frame, self.on_picture(layer)))
         share = float(rectangle_intersection_area(*both)) / (4 * extent_x * extent_y)
         return min(max(share, 0.0), 1.0)
