@@ -32,6 +32,7 @@ def start(workdir, *more):
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
 

@@ -20,13 +20,12 @@ import orbax.checkpoint as ocp
 
 from train.config import CheckpointConfig
 from train.errors import CannotWriteError, UserError, cause_of
-from train.reading import DamagedError, Leaves, Record, read_checked
+from train.reading import DIRECTORY, DamagedError, Record, read_checked, saved_steps
 from train.records import strict, write_json
 from train.retention import LatestAndBest, read_scores
 from train.safe_path import SafePath
 from train.saved_state import checksums, fitted, misfits, shorten
 
-DIRECTORY = "checkpoints"
 BROKEN = "checkpoints-broken"
 SCORES = "checkpoints-scores.json"
 FIRST = "checkpoints-first.json"
@@ -35,12 +34,6 @@ Report = Callable[[str], None]
 
 # Orbax's background save reads the arrays while the next steps donate them.
 _copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-
-
-def saved_steps(workdir: Path) -> list[int]:
-    """Steps with a checkpoint, whole or not, found without opening any."""
-    names = (each.name for each in (workdir / DIRECTORY).glob("*"))
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 @contextlib.contextmanager
@@ -159,7 +152,7 @@ class Checkpoints:
         """
         self.wait()
         try:
-            self._read(step, None)
+            read_checked(self._manager, step, None)
         except DamagedError as error:
             raise CannotWriteError(
                 f"The checkpoint of step {step} was written to {self.directory} and"
@@ -169,9 +162,6 @@ class Checkpoints:
         if jax.process_index() == 0:
             with _one_sentence(step):
                 write_json(self._first_file, {"step": step})
-
-    def _read(self, step: int, parts: set[str] | None) -> tuple[Leaves, Record]:
-        return read_checked(self._manager, step, parts)
 
     def restore(
         self, step: int, like: Any, *, parts: set[str] | None = None
@@ -191,7 +181,7 @@ class Checkpoints:
           DamagedError: if a file is missing, cut short or altered.
           UserError: if the checkpoint is whole and does not fit `like`.
         """
-        saved, record = self._read(step, parts)
+        saved, record = read_checked(self._manager, step, parts)
         if found := misfits(saved, like):
             raise UserError(
                 f"The checkpoint of step {step} is whole but does not fit this program:"

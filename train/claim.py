@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.checkpoints import BROKEN, FIRST, saved_steps
+from train.checkpoints import BROKEN, FIRST
 from train.config import FitConfig, to_dict
 from train.errors import CannotWriteError, UserError
 from train.experiment import Inputs
@@ -17,6 +17,7 @@ from train.hosts import in_first_process
 from train.labels import differing_names
 from train.lock import in_use
 from train.places import same_place
+from train.reading import saved_steps
 from train.records import write_json
 from train.workdir import (
     CONFIG_FILE,

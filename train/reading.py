@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ import orbax.checkpoint as ocp
 
 from train.errors import UserError, cause_of
 from train.saved_state import checksums, leaves_by_path, part_of
+
+DIRECTORY = "checkpoints"
 
 Leaves = dict[str, Any]
 Record = dict[str, Any]
@@ -37,6 +40,12 @@ _NOT_NOW = tuple(
 
 class DamagedError(Exception):
     """A checkpoint whose bytes are not those that were saved."""
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    """Steps with a checkpoint, whole or not, found without opening any."""
+    names = (each.name for each in (workdir / DIRECTORY).glob("*"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def read_checked(

@@ -8,11 +8,12 @@ from typing import Any
 
 import jax
 
-from train.checkpoints import DIRECTORY, Checkpoints, DamagedError
+from train.checkpoints import Checkpoints
 from train.config import FitConfig
 from train.errors import UserError
 from train.experiment import Experiment, make_experiment
 from train.parallel import JitParallel
+from train.reading import DIRECTORY, DamagedError
 from train.workdir import load_config, load_inputs
 
 

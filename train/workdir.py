@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.checkpoints import BROKEN, DIRECTORY, SCORES
+from train.checkpoints import BROKEN, SCORES
 from train.config import FitConfig, to_dict
 from train.errors import UserError
 from train.experiment import Inputs
+from train.reading import DIRECTORY
 from train.records import METRICS_FILE, TENSORBOARD
 
 CONFIG_FILE = "config.json"
