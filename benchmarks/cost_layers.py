@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.cost_torch import torch_functions
 from benchmarks.timing import interleaved, quartiles, relative
-from cram_jax.baselines import ATTENTIONS
-from cram_jax.precision import read_apart
+from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.numerics import read_apart
 
 # "rectangular-moment" is "rectangular" by its other name.
 LAYERS = tuple(n for n in ATTENTIONS if n not in ("none", "rectangular-moment"))

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib import ticker
 
 from benchmarks.tables import score
-from train.intervals import mean_and_interval
+from train.commands.intervals import mean_and_interval
 
 PHASES = {"forward": "forward", "both": "forward + backward"}
 

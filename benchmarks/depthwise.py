@@ -32,7 +32,7 @@ import tyro
 from benchmarks.timing import seconds
 from cram_jax.backbones import backbone
 from cram_jax.backbones.depthwise import grouped_conv
-from train.models import initial_variables
+from train.learning.network import initial_variables
 
 
 @dataclass(frozen=True)

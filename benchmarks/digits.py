@@ -29,7 +29,7 @@ import tyro
 from benchmarks import digits_report
 from benchmarks.digits_further import BATCH, further_scores
 from benchmarks.tables import run_all
-from train.presets import preset
+from train.config.presets import preset
 
 # The learning rate of a regression predictor, as a multiple of the network's: at the
 # preset's 5, which is for heat maps, it saturates.

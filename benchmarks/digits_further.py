@@ -15,11 +15,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from train.datasets.cluttered_digits import SPLIT_SIZES, make_sample
-from train.evaluation import Evaluator
-from train.parallel import JitParallel
-from train.pipeline import Batch
-from train.restoring import restore_trained
+from train.data.sources.digits.cluttered import SPLIT_SIZES, make_sample
+from train.learning.evaluator import Evaluator
+from train.learning.devices import JitParallel
+from train.data.pipeline import Batch
+from train.run.restore import restore_trained
 
 BATCH = 500
 FILE = "further.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import by_seed, differences, paired, score, table
-from train.intervals import mean_and_interval
+from train.commands.intervals import mean_and_interval
 
 GAP = "train - test"
 EQUIVARIANCE = "equivariance IoU"

@@ -28,29 +28,29 @@ import optax
 import tyro
 
 from benchmarks.tables import cell
-from cram_jax.coordinates import map_extents
-from cram_jax.distances import gaussian_distance_squared
-from cram_jax.equivariance import visible_fraction
-from cram_jax.rectangle import Rectangle
-from cram_jax.similarity import transform_rectangle
-from train import movement
-from train.equivariance_error import (
+from cram_jax.geometry.coordinates import map_extents
+from cram_jax.geometry.distances import gaussian_distance_squared
+from cram_jax.losses.equivariance import visible_fraction
+from cram_jax.geometry.rectangle import Rectangle
+from cram_jax.geometry.similarity import transform_rectangle
+from train.learning import movement
+from train.evidence.equivariance_error import (
     MAX_ANGLE,
     MAX_SCALE,
     MAX_SHIFT,
     MIN_INSIDE,
     equivariance_scores,
 )
-from train.evaluation import Evaluator
-from train.experiment import make_experiment
-from train.feed import Feed
-from train.keys import Purpose, image_keys
-from train.metrics import layer_evidence
-from train.parallel import JitParallel
-from train.presets import preset
-from train.state import TrainState
-from train.steps import unit_range
-from train.task import Task
+from train.learning.evaluator import Evaluator
+from train.learning.experiment import make_experiment
+from train.data.loaders import Feed
+from train.learning.keys import Purpose, image_keys
+from train.learning.metrics import layer_evidence
+from train.learning.devices import JitParallel
+from train.config.presets import preset
+from train.learning.state import TrainState
+from train.learning.steps import unit_range
+from train.learning.task import Task
 
 COLUMNS = {
     "test accuracy": ("accuracy", 4),
@@ -119,7 +119,7 @@ def _loss(params, batch_stats, task: Task, step, batch, keys, truth_weight: floa
 def supervised_step(
     task: Task, truth_weight: float, state: TrainState, batch
 ) -> TrainState:
-    """One step of the optimiser, as `train.steps.train_step` but told the truth."""
+    """One step of the optimiser, as `train.learning.steps.train_step` but told the truth."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     keys = image_keys(key, Purpose.MOVEMENT, batch["label"].shape[0], None)
     gradients, batch_stats = jax.grad(_loss, has_aux=True)(

@@ -183,11 +183,11 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
     from PIL import Image
 
     from cram_jax.drawing import image_grid
-    from train.feed import Feed
-    from train.parallel import JitParallel
-    from train.pictures import picture_of
-    from train.restoring import restore_trained
-    from train.steps import observe
+    from train.data.loaders import Feed
+    from train.learning.devices import JitParallel
+    from train.evidence.pictures import picture_of
+    from train.run.restore import restore_trained
+    from train.learning.steps import observe
 
     pictures = []
     for workdir in workdirs:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from train.evaluate import RESULT_FILE
-from train.intervals import mean_and_interval
+from train.commands.evaluate import RESULT_FILE
+from train.commands.intervals import mean_and_interval
 
 # Name in the table, key in evaluation.json (L: the layer), and how many digits.
 Column = tuple[str, str, int]

@@ -29,13 +29,13 @@ from typing import Any
 import jax
 
 from benchmarks.timing import seconds
-from train.cli import parse_fit
-from train.config import FitConfig
+from train.commands.options import parse_fit
+from train.config.run import FitConfig
 from train.errors import UserError
-from train.experiment import make_experiment
-from train.feed import Feed
-from train.parallel import make_parallel
-from train.steps import train_step
+from train.learning.experiment import make_experiment
+from train.data.loaders import Feed
+from train.learning.devices import make_parallel
+from train.learning.steps import train_step
 
 # More batches than wait ready in workers, threads and on the device.
 _MADE_AHEAD = 32

@@ -1,16 +1,16 @@
 """Convolutional Rectangular Attention Module (CRAM) for JAX and Flax linen.
 
 A spatial attention layer whose mask is one soft rotated rectangle. The conventions
-are in `cram_jax.coordinates`; backbones in `cram_jax.backbones`; pictures, which need
+are in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictures, which need
 Pillow (the extra `viz`), in `cram_jax.drawing`.
 """
 
-from cram_jax.attention import (
+from cram_jax.attention.rectangular import (
     RectangularAttention,
     attended_rectangles,
     sharpness_schedule,
 )
-from cram_jax.baselines import (
+from cram_jax.attention.positionwise import (
     ATTENTIONS,
     CBAM,
     CoordinateAttention,
@@ -19,9 +19,9 @@ from cram_jax.baselines import (
     SqueezeExcite,
     attention_factory,
 )
-from cram_jax.coordinates import map_extents, pixel_centers
-from cram_jax.distances import gaussian_distance_squared, rectangle_distance
-from cram_jax.equivariance import (
+from cram_jax.geometry.coordinates import map_extents, pixel_centers
+from cram_jax.geometry.distances import gaussian_distance_squared, rectangle_distance
+from cram_jax.losses.equivariance import (
     equivariance_distance,
     equivariance_iou,
     equivariance_loss,
@@ -33,7 +33,7 @@ from cram_jax.explain import (
     grad_cam,
     grad_cam_of_split,
 )
-from cram_jax.gating import Gate, attended_masks
+from cram_jax.attention.gate import Gate, attended_masks
 from cram_jax.losses import (
     apply_with_outside,
     area_price_loss,
@@ -46,8 +46,8 @@ from cram_jax.losses import (
     ramped_weight,
     target_price,
 )
-from cram_jax.overlap import mask_iou, rectangle_intersection_area, rotated_iou
-from cram_jax.pixels import (
+from cram_jax.geometry.overlap import mask_iou, rectangle_intersection_area, rotated_iou
+from cram_jax.geometry.pixels import (
     covers_picture,
     is_wider_than_picture,
     rectangle_from_pixel_box,
@@ -56,8 +56,8 @@ from cram_jax.pixels import (
     rectangle_polygon,
     share_of_picture,
 )
-from cram_jax.predictors import MomentPredictor, RegressionPredictor
-from cram_jax.rectangle import (
+from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
+from cram_jax.geometry.rectangle import (
     Rectangle,
     canonical_rectangle,
     rectangle_area,
@@ -67,21 +67,21 @@ from cram_jax.rectangle import (
     rectangle_hull,
     rectangle_to_raw,
 )
-from cram_jax.rendering import (
+from cram_jax.geometry.rendering import (
     apply_mask,
     gate,
     relative_sharpness,
     render_hard_mask,
     render_mask,
 )
-from cram_jax.similarity import (
+from cram_jax.geometry.similarity import (
     Similarity,
     sample_similarity,
     transform_points,
     transform_rectangle,
 )
-from cram_jax.trunk import Trunk
-from cram_jax.warping import inside_mask, warp_image
+from cram_jax.attention.trunk import Trunk
+from cram_jax.geometry.warping import inside_mask, warp_image
 
 __all__ = [
     "ATTENTIONS",

@@ -12,9 +12,9 @@ import pytest
 
 # Whole files go to one process (their fixtures are dear): the longest must not be last.
 LONG = (
-    "test_train_resume",
-    "test_train_runs",
-    "test_train_parallel",
+    "test_resume",
+    "test_runs",
+    "test_devices",
     "test_weights",
     "test_pretrained",
     "test_notebooks",

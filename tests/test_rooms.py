@@ -10,35 +10,39 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-# A file imports only from files above it.
-ORDER = [
-    "precision",
-    "checks",
-    "batched",
-    "coordinates",
-    "rectangle",
-    "distances",
-    "overlap",
-    "pixels",
-    "edges",
-    "rendering",
-    "gating",
-    "similarity",
-    "warping",
-    "equivariance",
-    "moments",
-    "trunk",
-    "predictors",
-    "attention",
-    "channel_attention",
-    "baselines",
-    "losses",
-    "backbones",
-    "fonts",
-    "explain",
-    "pictures",
-    "drawing",
-]
+# A file imports only from its own room and from rooms above it.
+ROOMS = {
+    "cram_jax": (
+        "numerics",
+        "checks",
+        "geometry",
+        "attention",
+        "losses",
+        "backbones",
+        "explain",
+        "drawing",
+    ),
+    "train": (
+        "errors",
+        "printing",
+        "config",
+        "data",
+        "tasks",
+        "evidence",
+        "learning",
+        "run",
+        "commands",
+    ),
+}
+# What the contract of a task will put in order.
+NOT_YET = {
+    "train/config/places.py",
+    "train/data/loaders.py",
+    "train/evidence/equivariance_error.py",
+    "train/evidence/localization.py",
+    "train/evidence/pictures.py",
+}
+EVERY_ROOM = [(package, room) for package, rooms in ROOMS.items() for room in rooms]
 
 
 def imported(path: pathlib.Path) -> set[str]:
@@ -54,30 +58,36 @@ def imported(path: pathlib.Path) -> set[str]:
     return names
 
 
-def rooms(names: set[str]) -> set[str]:
-    """The second parts of cram_jax.ROOM[...]."""
-    found = {n.split(".")[1] for n in names if n.startswith("cram_jax.")}
-    return found & set(ORDER)
+def files_of(package: str, room: str) -> list[pathlib.Path]:
+    file = ROOT / package / f"{room}.py"
+    return [file] if file.exists() else sorted((ROOT / package / room).rglob("*.py"))
 
 
-def test_every_library_file_has_its_place_in_the_order():
-    files = {p.stem for p in (ROOT / "cram_jax").glob("*.py")} - {"__init__"}
-    folders = {p.parent.name for p in (ROOT / "cram_jax").glob("*/__init__.py")}
-    assert files | folders == set(ORDER)
+def rooms_of(package: str, names: set[str]) -> set[str]:
+    """The second parts of PACKAGE.ROOM[...]."""
+    found = {n.split(".")[1] for n in names if n.startswith(f"{package}.")}
+    return found & set(ROOMS[package])
 
 
-@pytest.mark.parametrize("room", ORDER)
-def test_library_files_import_only_from_above(room):
-    paths = [ROOT / "cram_jax" / f"{room}.py"]
-    if not paths[0].exists():
-        paths = sorted((ROOT / "cram_jax" / room).glob("*.py"))
-    above = set(ORDER[: ORDER.index(room)]) | {room}
-    for path in paths:
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_file_has_its_place_in_the_order(package):
+    folder = ROOT / package
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert files | folders <= set(ROOMS[package])
+
+
+@pytest.mark.parametrize(("package", "room"), EVERY_ROOM)
+def test_files_import_only_from_above(package, room):
+    above = set(ROOMS[package][: ROOMS[package].index(room)]) | {room}
+    for path in files_of(package, room):
         names = imported(path)
-        assert rooms(names) <= above, f"{path.name} imports {rooms(names) - above}"
-        assert not {n for n in names if n.split(".")[0] in ("train", "benchmarks")}
-
-
+        below = rooms_of(package, names) - above
+        if str(path.relative_to(ROOT)) in NOT_YET:
+            continue
+        assert not below, f"{path.relative_to(ROOT)} imports {below}"
+        if package == "cram_jax":
+            assert not {n for n in names if n.split(".")[0] in ("train", "benchmarks")}
 def test_files_stay_short():
     for folder in ("cram_jax", "train", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):

@@ -8,57 +8,57 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from train.datasets.base import UnreadableImageError
+from train.data.sources.base import UnreadableImageError
 from train.errors import CANNOT_WRITE, DISK_ERRORS, WRONG_USE, UserError, choose
 
 
 def _fit(arguments: Sequence[str]) -> int:
-    from train.cli import parse_fit
+    from train.commands.options import parse_fit
 
     config = parse_fit(arguments)
-    from train.fit import fit
-    from train.numerics import own_numerics
+    from train.commands.fit import fit
+    from train.learning.numerics import own_numerics
 
     with own_numerics():
         return fit(config)
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    from train.cli import EvaluateConfig, parse
+    from train.commands.options import EvaluateConfig, parse
 
     config = parse(EvaluateConfig, "evaluate", arguments)
-    from train.evaluate import evaluate
-    from train.numerics import own_numerics
+    from train.commands.evaluate import evaluate
+    from train.learning.numerics import own_numerics
 
     with own_numerics():
         return evaluate(config)
 
 
 def _predict(arguments: Sequence[str]) -> int:
-    from train.cli import PredictConfig, parse
+    from train.commands.options import PredictConfig, parse
 
     config = parse(PredictConfig, "predict", arguments)
-    from train.numerics import own_numerics
-    from train.predict import predict
+    from train.learning.numerics import own_numerics
+    from train.commands.predict import predict
 
     with own_numerics():
         return predict(config)
 
 
 def _report(arguments: Sequence[str]) -> int:
-    from train.cli import ReportConfig, parse
+    from train.commands.options import ReportConfig, parse
 
     config = parse(ReportConfig, "report", arguments)
-    from train.report import report
+    from train.commands.report import report
 
     return report(config)
 
 
 def _models(arguments: Sequence[str]) -> int:
-    from train.cli import ModelsConfig, parse
+    from train.commands.options import ModelsConfig, parse
 
     config = parse(ModelsConfig, "models", arguments)
-    from train.describe import print_models
+    from train.commands.models import print_models
 
     return print_models(config.image_size, config.channels, config.classes)
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit code (see `train.errors`)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Orbax and TFDS speak of their own affairs through absl: pages of traceback where
-    # a save fails, which `train.checkpoints` reports in one sentence.
+    # a save fails, which `train.run.checkpoints.store` reports in one sentence.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     # A file's name may hold bytes, or the terminal a code, in which print() would fail.
     for stream in (sys.stdout, sys.stderr):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
-from cram_jax.batched import with_rank
+from cram_jax.geometry.batched import with_rank
 
 EPSILON = 1e-6
 _KERNEL_INIT = nn.initializers.truncated_normal(0.02)

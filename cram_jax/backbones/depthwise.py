@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cram_jax.precision import at_least_float32
+from cram_jax.numerics import at_least_float32
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
-from cram_jax.gating import follow_views
+from cram_jax.attention.gate import follow_views
 
 STEMS = ("imagenet", "small")
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from cram_jax.backbones.positions import Grid, mask_on_image, stage_grids
-from cram_jax.precision import at_least_float32
+from cram_jax.backbones.alignment import Grid, mask_on_image, stage_grids
+from cram_jax.numerics import at_least_float32
 
 __all__ = [
     "ClassMaps",
@@ -80,8 +80,8 @@ def map_on_pixels(
       height: of the image in pixels.
       width: of the image in pixels.
       grids: where the layer looks along y and x, by
-        `cram_jax.backbones.positions.stage_grids`. None spreads the map evenly:
-        pixel i of n is centred at `(i + 0.5) / n` of the side (`cram_jax.coordinates`).
+        `cram_jax.backbones.alignment.stage_grids`. None spreads the map evenly:
+        pixel i of n is centred at `(i + 0.5) / n` of the side (`cram_jax.geometry.coordinates`).
     """
     if grids is not None:
         return mask_on_image(maps, grids, height, width)

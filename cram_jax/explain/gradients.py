@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cram_jax.backbones.positions import Grid
+from cram_jax.backbones.alignment import Grid
 from cram_jax.explain.cam import (
     Classes,
     ClassMaps,
@@ -30,7 +30,7 @@ from cram_jax.explain.cam import (
     collect_maps,
     grids_of_stage,
 )
-from cram_jax.precision import at_least_float32
+from cram_jax.numerics import at_least_float32
 
 __all__ = ["grad_cam", "grad_cam_of_split", "gradient_map"]
 

@@ -29,7 +29,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cram_jax.precision import at_least_float32
+from cram_jax.numerics import at_least_float32
 
 __all__ = [
     "area_price_loss",

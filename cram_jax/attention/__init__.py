@@ -1,0 +1,1 @@
+"""Attention layers: a map in, the same map gated out."""

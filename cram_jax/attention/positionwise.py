@@ -1,0 +1,210 @@
+"""The attention layers that the rectangular one is compared with, and one table of all.
+
+Every layer maps `[..., H, W, C]` to the same shape and dtype, gathers its statistics in
+at least float32, and sows what it multiplied by into "intermediates": "mask"
+(`[..., H, W]`) where it tells positions apart, "channel_mask" (`[..., C]`) where it
+tells channels apart. All raise ValueError for a wrong rank and for integer features.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from cram_jax.attention.rectangular import RectangularAttention
+from cram_jax.attention.channel import (
+    Bottleneck,
+    CoordinateAttention,
+    EfficientChannelAttention,
+    SqueezeExcite,
+    gate_channels,
+)
+from cram_jax.checks import check_count, check_number, did_you_mean
+from cram_jax.attention.gate import Gate
+from cram_jax.numerics import at_least_float32, read_apart
+from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
+from cram_jax.geometry.rendering import (
+    check_features,
+    check_floor,
+    raise_floor,
+)
+from cram_jax.attention.trunk import Trunk
+
+__all__ = [
+    "ATTENTIONS",
+    "CBAM",
+    "CoordinateAttention",
+    "EfficientChannelAttention",
+    "PositionwiseAttention",
+    "SqueezeExcite",
+    "attention_factory",
+]
+
+Dtype = jax.typing.DTypeLike
+
+
+def _mean_and_max_over_channels(features: jax.Array) -> jax.Array:
+    """`[..., H, W, C] -> [..., H, W, 2]`."""
+    features = at_least_float32(read_apart(features))
+    return jnp.stack([features.mean(-1), features.max(-1)], axis=-1)
+
+
+def enlarge_from_grid(grid: jax.Array, height: int, width: int) -> jax.Array:
+    """Bilinear `[..., h, w] -> [..., height, width]`, back from `pool_to_grid`."""
+    cell = -(-max(height, width) // max(grid.shape[-2:]))
+    if cell == 1:
+        return grid
+    shape = (*grid.shape[:-2], *(cell * side for side in grid.shape[-2:]))
+    # Cells cut off at the border stick out of the map; what sticks out goes.
+    return jax.image.resize(grid, shape, "bilinear")[..., :height, :width]
+
+
+class PositionwiseAttention(nn.Module):
+    """A free mask: one number in (0, 1) for every position.
+
+    Form "pooled" is CBAM's spatial attention: mean and maximum over channels, then a
+    convolution (Woo et al. 2018, section 3). Form "trunk" (ours) ends the very trunk of
+    `MomentPredictor` in its map of logits, enlarged bilinearly, so that nothing but the
+    mask's shape differs from the rectangular layer. Both start nearly open, as that
+    layer does (ours; as published the start is 0.5).
+
+    Attributes:
+      form: "pooled" or "trunk".
+      floor: least value of the mask, in [0, 1).
+      fill: what takes the place of what is masked, "zero" or "mean" (`apply_mask`).
+      initial_mask: what the mask starts around, in (0, 1), the floor aside.
+      kernel: side of the convolution of the form "pooled".
+      dtype: computation dtype of the predictor; None takes its input's.
+      param_dtype: dtype of the parameters.
+    """
+
+    form: Literal["pooled", "trunk"] = "pooled"
+    floor: float = 0.0
+    fill: str = "zero"
+    initial_mask: float = 0.95
+    kernel: int = 7
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
+        """Gates the features.
+
+        Raises:
+          ValueError: also for an unknown form, a floor or initial mask out of range.
+        """
+        del train
+        check_features(features)
+        check_floor(self.floor)
+        check_number(
+            "initial_mask",
+            self.initial_mask,
+            lambda value: (value > 0) & (value < 1),
+            "lie between 0 and 1, both excluded",
+            "0.5 is the start as published",
+        )
+        check_count("kernel", self.kernel)
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        if self.form == "pooled":
+            pooled = _mean_and_max_over_channels(features)
+            kernel = (self.kernel, self.kernel)
+            logits = nn.Conv(1, kernel, name="mask_predictor", **dtypes)(pooled)[..., 0]
+        elif self.form == "trunk":
+            init = MomentPredictor.heat_init
+            trunk = Trunk(last_kernel_init=init, name="mask_predictor", **dtypes)
+            grid = at_least_float32(trunk(features)[..., 0])
+            logits = enlarge_from_grid(grid, *features.shape[-3:-1])
+        else:
+            raise ValueError(f"form must be 'pooled' or 'trunk'; got {self.form!r}.")
+        opening = math.log(self.initial_mask / (1 - self.initial_mask))
+        mask = jax.nn.sigmoid(at_least_float32(logits) + opening)
+        mask = raise_floor(mask, self.floor)
+        self.sow("intermediates", "mask", mask)
+        return Gate(fill=self.fill, name="gate")(features, mask)
+
+
+class CBAM(nn.Module):
+    """Channel, then spatial attention (Woo et al. 2018, section 3, its equations).
+
+    The authors' code puts a BatchNorm behind the spatial convolution, their paper does
+    not; nor does this.
+
+    Attributes:
+      reduction: channels divided by this are the hidden units, at least one.
+      kernel: side of the spatial convolution.
+      dtype: computation dtype of perceptron and convolution; None takes float32.
+      param_dtype: dtype of the parameters.
+    """
+
+    reduction: int = 16
+    kernel: int = 7
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
+        """Gates the features."""
+        del train
+        check_features(features)
+        check_count("kernel", self.kernel)
+        precise = at_least_float32(read_apart(features))
+        mlp = Bottleneck(self.reduction, self.dtype, self.param_dtype, name="channel")
+        mean, largest = precise.mean((-3, -2)), precise.max((-3, -2))
+        channel_mask = jax.nn.sigmoid(mlp(mean) + mlp(largest))
+        self.sow("intermediates", "channel_mask", channel_mask)
+        features = gate_channels(features, channel_mask)
+        logits = nn.Conv(
+            1,
+            (self.kernel, self.kernel),
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="spatial",
+        )(_mean_and_max_over_channels(features))
+        mask = jax.nn.sigmoid(at_least_float32(logits[..., 0]))
+        self.sow("intermediates", "mask", mask)
+        return Gate(name="gate")(features, mask)
+
+
+ATTENTIONS: dict[str, Callable[..., nn.Module] | None] = {
+    "none": None,
+    "rectangular": RectangularAttention,
+    "rectangular-moment": functools.partial(
+        RectangularAttention, predictor=MomentPredictor
+    ),
+    "rectangular-rotations": functools.partial(
+        RectangularAttention, predictor=functools.partial(MomentPredictor, rotations=4)
+    ),
+    "rectangular-regression": functools.partial(
+        RectangularAttention, predictor=RegressionPredictor
+    ),
+    "positionwise-pooled": functools.partial(PositionwiseAttention, form="pooled"),
+    "positionwise-trunk": functools.partial(PositionwiseAttention, form="trunk"),
+    "cbam": CBAM,
+    "squeeze-excite": SqueezeExcite,
+    "efficient-channel": EfficientChannelAttention,
+    "coordinate": CoordinateAttention,
+}
+
+
+def attention_factory(name: str) -> Callable[..., nn.Module] | None:
+    """What makes the named layer from `dtype`, `param_dtype` and `name`.
+
+    Returns:
+      A factory, e.g. for a backbone's `attention`; None for "none".
+
+    Raises:
+      ValueError: for an unknown name, with the names there are.
+    """
+    if isinstance(name, str) and name in ATTENTIONS:
+        return ATTENTIONS[name]
+    hint = did_you_mean(name, ATTENTIONS)
+    raise ValueError(
+        f"Unknown attention {name!r}.{hint} There are: {', '.join(ATTENTIONS)}."
+    )

@@ -1,0 +1,1 @@
+"""Pure functions of points, rectangles and masks."""

@@ -1,0 +1,166 @@
+"""Everything public works under the settings that JAX users switch on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cram_jax
+from cram_jax.backbones import BACKBONES
+from cram_jax.backbones.alignment import mask_on_image, rectangle_on_image, stage_grids
+from cram_jax.attention.positionwise import ATTENTIONS
+from tests.checks import assert_tree_finite
+
+SETTINGS = {
+    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "leak checks": jax.checking_leaks,
+    "no NaNs": lambda: jax.debug_nans(True),
+    "float64": lambda: jax.enable_x64(True),
+    "no jit": lambda: jax.disable_jit(True),
+}
+LAYERS = [name for name, make in ATTENTIONS.items() if make is not None]
+# One of each family; a trace is all that rank, dtype and leak checks need.
+NETWORKS = (
+    "convnet",
+    "resnet18",
+    "mobilenetv3-small",
+    "efficientnet-b0",
+    "efficientnet-lite0",
+    "convnext-tiny",
+)
+SMALL = {
+    "convnet": {"widths": (2, 3), "strides": (2, 2), "convolutions": (1, 1)},
+    "resnet18": {"depths": (1, 1)},
+    "convnext-tiny": {"depths": (1, 1), "widths": (4, 4)},
+}
+
+
+def rectangles(seed=0, shape=(3,)):
+    draw = np.random.default_rng(seed).uniform(0.2, 0.8, (*shape, 5))
+    return cram_jax.Rectangle.from_array(jnp.asarray(draw, jnp.float32))
+
+
+def similarities(shape=(3,)):
+    return cram_jax.sample_similarity(
+        jax.random.key(1), shape, max_angle=1.0, max_scale=1.5, max_shift=0.3
+    )
+
+
+def image(shape=(3, 6, 5, 2)):
+    return jax.random.uniform(jax.random.key(2), shape)
+
+
+GRIDS = stage_grids(BACKBONES["convnet"](2), 32)[:1] * 2
+GEOMETRY = {
+    "as_array": lambda: rectangles().as_array(),
+    "numbers": lambda: cram_jax.Rectangle(0.1, 0.2, 0.3, np.float32(0.4), 1),
+    "canonical": lambda: cram_jax.canonical_rectangle(rectangles()),
+    "area": lambda: cram_jax.rectangle_area(rectangles()),
+    "corners": lambda: cram_jax.rectangle_corners(rectangles()),
+    "covariance": lambda: cram_jax.rectangle_covariance(rectangles()),
+    "hull": lambda: cram_jax.rectangle_hull(rectangles()),
+    "from raw": lambda: cram_jax.rectangle_from_raw(image((3, 5))),
+    "to raw": lambda: cram_jax.rectangle_to_raw(rectangles()),
+    "squared": lambda: cram_jax.gaussian_distance_squared(rectangles(), rectangles(1)),
+    **{
+        metric: functools.partial(
+            lambda metric: cram_jax.rectangle_distance(
+                rectangles(), rectangles(1, ()), metric=metric
+            ),
+            metric,
+        )
+        for metric in ("gaussian", "parameters", "corners")
+    },
+    "shared": lambda: cram_jax.rectangle_intersection_area(
+        rectangles(0, (3, 1)), rectangles(1, (2,))
+    ),
+    "iou": lambda: cram_jax.rotated_iou(rectangles(), rectangles(1, ())),
+    "mask iou": lambda: cram_jax.mask_iou(image()[..., 0], image()[0, ..., 0] > 0.5),
+    "mask": lambda: cram_jax.render_mask(rectangles(), 4, 5, sharpness=9.0),
+    "hard mask": lambda: cram_jax.render_hard_mask(rectangles(), 4, 5),
+    "sharpness": lambda: cram_jax.relative_sharpness(rectangles(), image((3,))),
+    "gate": lambda: cram_jax.gate(
+        image(), rectangles(), sharpness=np.float32(9), floor=np.float32(0.5)
+    ),
+    "half gate": lambda: cram_jax.gate(
+        image().astype(jnp.bfloat16), rectangles(), sharpness=9.0
+    ),
+    "apply": lambda: cram_jax.apply_mask(image(), image()[0, ..., 0]),
+    "compose": lambda: similarities().compose(similarities(())).inverse(),
+    "points": lambda: cram_jax.transform_points(similarities((3, 1)), image((3, 4, 2))),
+    "rectangles": lambda: cram_jax.transform_rectangle(similarities(()), rectangles()),
+    "warp": lambda: cram_jax.warp_image(similarities(), image(), fill=np.float32(1)),
+    "warp one": lambda: cram_jax.warp_image(similarities(), image((6, 5, 2))),
+    "half warp": lambda: cram_jax.warp_image(
+        similarities(), image().astype(jnp.float16)
+    ),
+    "inside": lambda: cram_jax.inside_mask(similarities(), 4, 5),
+    "on image": lambda: rectangle_on_image(rectangles(), GRIDS, 32, 32),
+    "mask on image": lambda: mask_on_image(image((2, 16, 16)), GRIDS, 32, 32),
+}
+
+
+def run(function, *arguments, trace_only):
+    if trace_only:
+        return jax.eval_shape(jax.jit(function), *arguments)
+    result = function(*arguments)
+    assert_tree_finite(result)
+    return result
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("function", GEOMETRY)
+def test_geometry(name, function):
+    with SETTINGS[name]():
+        run(GEOMETRY[function], trace_only=name == "leak checks")
+        if name == "leak checks":
+            return
+
+        def total(factor):
+            result = GEOMETRY[function]()
+            floating = [
+                jnp.sum(leaf.astype(jnp.float32))
+                for leaf in jax.tree.leaves(result)
+                if jnp.issubdtype(leaf.dtype, jnp.floating)
+            ]
+            return factor * sum(floating)
+
+        jax.eval_shape(jax.grad(total), 1.0)
+
+
+def loss(apply, variables, x):
+    out, _ = apply(variables, x, train=True, mutable=["batch_stats", "intermediates"])
+    return jnp.sum(out.astype(jnp.float32) ** 2)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers_forward_and_backward(name, layer):
+    x = jax.random.normal(jax.random.key(0), (2, 14, 13, 8))
+    with SETTINGS[name]():
+        module = ATTENTIONS[layer]()
+        variables = jax.jit(module.init)(jax.random.key(0), x)
+        both = jax.value_and_grad(functools.partial(loss, module.apply), (0, 1))
+        run(both, variables, x, trace_only=name not in ("no NaNs", "no jit"))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_forward_and_backward(name, network):
+    make = BACKBONES[network]
+    # Without jit every operation runs: only what is small enough.
+    if name in ("no NaNs", "no jit"):
+        if network not in SMALL:
+            pytest.skip("the operations are those of the other families")
+        make = functools.partial(make, **SMALL[network])
+    x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    with SETTINGS[name]():
+        layer = cram_jax.RectangularAttention
+        module = make(5, attention=layer, attention_stages=(2,))
+        trace_only = name not in ("no NaNs", "no jit")
+        variables = run(module.init, jax.random.key(0), x, trace_only=trace_only)
+        both = jax.value_and_grad(functools.partial(loss, module.apply), 0)
+        run(both, variables, x, trace_only=trace_only)

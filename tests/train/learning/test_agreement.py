@@ -1,0 +1,175 @@
+"""Loss and gradients are those of the whole batch, however it is dealt out.
+
+Some pairs are out of sight, some images are padding, and parts differ in both.
+"""
+
+import dataclasses
+import functools
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cram_jax.attention.rectangular import RectangularAttention
+from cram_jax.geometry.coordinates import map_extents
+from cram_jax.losses.equivariance import equivariance_loss, equivariance_terms
+from cram_jax.attention.predictors import MomentPredictor
+from tests.checks import assert_close
+from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
+from train.learning.keys import Purpose, image_keys
+from train.learning.loss import unit_range
+from train.learning.metrics import layer_evidence
+from train.learning.movement import move_images
+from train.learning.devices import JitParallel, PmapParallel
+from train.config.sections import EquivarianceConfig, OptimizerConfig
+from train.learning.state import create_state
+from train.learning.steps import train_step
+
+BATCH = 16
+# Far enough that many objects leave the image.
+MOVES = EquivarianceConfig(
+    weight=0.7, warmup_fraction=0.0, max_shift=1.5, classify_moved=True
+)
+
+
+class Plain(nn.Module):
+    """Two layers, and no BatchNorm, which would see one part at a time."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        maps = images
+        for stage in (1, 2):
+            maps = nn.relu(nn.Conv(6, (3, 3), name=f"conv{stage}")(maps))
+            layer = RectangularAttention(
+                predictor=MomentPredictor, name=f"attention{stage}"
+            )
+            maps = layer(maps)
+        return nn.Dense(3)(maps.mean((1, 2)))
+
+
+def batch():
+    values = random_batch(0, BATCH)
+    values["weight"][-3:] = 0
+    # What has no weight may hold anything.
+    values["label"][-2:] = (-7, 255)
+    return values
+
+
+@functools.cache
+def initial(parallel_kind, parts):
+    rule = OptimizerConfig(accumulate=parts, label_smoothing=0.1)
+    config = tiny_config(batch_size=BATCH, optimizer=rule, equivariance=MOVES)
+    one = JitParallel(jax.devices()[:1])
+    parallel = {"one": lambda: one, "jit": JitParallel, "pmap": PmapParallel}
+    parallel = parallel[parallel_kind]()
+    task = dataclasses.replace(
+        tiny_experiment(config, parallel).task,
+        model=Plain(),
+        schedule=lambda _: {},
+        optimizer=optax.sgd(1.0),
+    )
+    variables = Plain().init(jax.random.key(1), jnp.zeros((1, 12, 12, 3)))
+    shapes = Plain().apply(
+        variables, jnp.zeros((1, 12, 12, 3)), mutable=["intermediates"]
+    )[1]["intermediates"]
+    state = create_state(
+        {"params": variables["params"], "batch_stats": {}},
+        task.optimizer,
+        jax.random.key(3),
+        averaged=False,
+        layers=layer_evidence(shapes),
+    )
+    return parallel, task, state
+
+
+def step_once(parallel_kind, parts):
+    """The fetched training window and gradients of one step."""
+    parallel, task, state = initial(parallel_kind, parts)
+    update = parallel.compile_update(partial(train_step, task))
+    placed = parallel.place(jax.tree.map(np.asarray, state))
+    after = update(placed, parallel.place_batch(batch()))
+    after = jax.device_get(parallel.fetchable(after))
+    # The optimiser subtracts the gradient.
+    return after.window, jax.tree.map(np.subtract, state.params, after.params)
+
+
+@functools.cache
+def whole():
+    """Loss and gradients written down anew, for the whole batch at once."""
+    _, task, state = initial("one", 1)
+    values = batch()
+    images = unit_range(values["image"])
+    step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 0)
+    keys = image_keys(step_key, Purpose.MOVEMENT, BATCH, None)
+    moved, similarities = move_images(MOVES, keys, images)
+    weight = values["weight"]
+
+    def look(params):
+        both = task.normalise(jnp.concatenate([images, moved]))
+        logits, updates = Plain().apply(
+            {"params": params}, both, mutable=["intermediates"]
+        )
+        evidence = layer_evidence(updates["intermediates"])
+        found = {path: layer["rectangle"] for path, layer in evidence.items()}
+        return logits, *(
+            jax.tree.map(lambda leaf, half=half: leaf[half], found)
+            for half in (slice(BATCH), slice(BATCH, None))
+        )
+
+    extent_x, extent_y = map_extents(12, 12)
+    options = {"extent_x": extent_x, "extent_y": extent_y, "weights": weight}
+
+    def loss(params):
+        logits, first, second = look(params)
+        targets = jax.nn.one_hot(np.tile(values["label"], 2), 3) * 0.9 + 0.1 / 3
+        entropy = -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
+        entropy = jnp.sum(np.tile(weight, 2) * entropy) / (2 * weight.sum())
+        motion = equivariance_loss(first, second, similarities, **options)
+        return entropy + MOVES.weight * motion, motion
+
+    (value, motion), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    _, first, second = look(state.params)
+    in_sight = []
+    for rows in np.split(np.arange(BATCH), 4):
+        taken = [
+            jax.tree.map(lambda leaf, rows=rows: leaf[rows], tree)
+            for tree in (first, second, similarities)
+        ]
+        part = options | {"weights": weight[rows]}
+        in_sight.append(np.asarray(equivariance_terms(*taken, **part)[1]))
+    return float(value), float(motion), gradients, np.array(in_sight), weight.sum()
+
+
+def test_parts_differ_in_how_many_pairs_are_in_sight():
+    in_sight, total = whole()[3:]
+    assert (in_sight.sum(0) > 2).all()
+    assert (in_sight.sum(0) < total).all()
+    assert (in_sight.min(0) < in_sight.max(0)).all()
+
+
+@pytest.mark.parametrize(
+    ("parallel_kind", "parts"),
+    [
+        ("one", 1),
+        ("one", 2),
+        ("one", 4),
+        ("jit", 1),
+        ("jit", 2),
+        ("pmap", 1),
+        ("pmap", 2),
+    ],
+)
+def test_loss_and_gradients_are_those_of_the_whole_batch(parallel_kind, parts):
+    value, motion, expected, _, total = whole()
+    window, gradients = step_once(parallel_kind, parts)
+    assert window["weight"] == total
+    assert_close(window["loss"] / total, value)
+    assert_close(window["equivariance"] / total, motion)
+    jax.tree.map(partial(assert_close, atol=1e-5, rtol=1e-5), gradients, expected)
+    norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(expected)))
+    assert_close(window["gradient_norm"], norm)
+    assert norm > 0.01

@@ -1,0 +1,137 @@
+"""One device, a sharded jit and pmap do the same; several processes too."""
+
+import socket
+import subprocess
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from tests import compilation
+from tests.checks import assert_close, assert_tree_finite
+from tests.tiny_runs import (
+    PATIENCE,
+    command,
+    final_state,
+    random_batch,
+    run,
+    tiny_arguments,
+    tiny_config,
+    tiny_experiment,
+    write_images,
+)
+from train.errors import DONE, UserError
+from train.learning.evaluator import Evaluator
+from train.learning.devices import JitParallel, PmapParallel, check_batch
+from train.run.metric_log import METRICS_FILE, read_records
+from train.config.sections import OptimizerConfig
+from train.learning.steps import train_step
+
+BATCH = 16
+STEPS = 20
+
+
+def train(parallel, config):
+    """The fetched state after 20 steps, and the scores of a padded batch."""
+    experiment = tiny_experiment(config, parallel)
+    state = experiment.initial_state()
+    update = parallel.compile_update(partial(train_step, experiment.task))
+    for step in range(STEPS):
+        state = update(state, parallel.place_batch(random_batch(step, BATCH)))
+    test = random_batch(STEPS, BATCH)
+    test["weight"][-3:] = 0
+    evaluator = Evaluator(experiment.task, parallel)
+    scores = evaluator.scores(state.evaluated_variables(), state.step, [test])
+    return jax.device_get(parallel.fetchable(state)), scores
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return train(JitParallel(jax.devices()[:1]), config())
+
+
+def config(parts=1):
+    # SGD: Adam's first steps turn a rounding error of a tiny gradient into a step.
+    rule = OptimizerConfig(
+        name="sgd", learning_rate=0.05, accumulate=parts, ema_decay=0.9, clip_norm=1.0
+    )
+    return tiny_config(batch_size=BATCH, optimizer=rule)
+
+
+def assert_agree(result, expected):
+    (state, scores), (expected_state, expected_scores) = result, expected
+    assert int(state.step) == STEPS
+    for name in ("params", "batch_stats", "average"):
+        ours, theirs = getattr(state, name), getattr(expected_state, name)
+        assert_tree_finite(ours)
+        jax.tree.map(partial(assert_close, atol=1e-5, rtol=1e-5), ours, theirs)
+    assert scores["images"] == expected_scores["images"] == BATCH - 3
+    for name, value in scores.items():
+        assert value == pytest.approx(expected_scores[name], abs=1e-4), name
+
+
+@pytest.mark.parametrize("parallel", [JitParallel, PmapParallel])
+def test_eight_devices_agree_with_one_after_twenty_steps(parallel, on_one_device):
+    result = train(parallel(), config())
+    assert_agree(result, on_one_device)
+
+
+def test_jit_and_pmap_cut_a_batch_into_the_same_parts():
+    assert_agree(train(PmapParallel(), config(2)), train(JitParallel(), config(2)))
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused_with_one_that_can():
+    with pytest.raises(UserError, match=r"multiple of 8 .* got 30\. Try 32\."):
+        check_batch(30, 4, 2)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(tmp_path):
+    folder = write_images(tmp_path / "set")
+    # The images move so far that in each process other pairs are out of sight. Slowly,
+    # for which ones they are is no smooth function of the parameters.
+    settings = (
+        "--optimizer.name=sgd",
+        "--optimizer.learning-rate=0.002",
+        "--equivariance.weight=0.1",
+        "--equivariance.max-shift=1.5",
+    )
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    address, processes = f"127.0.0.1:{free_port()}", []
+    for index in (0, 1):
+        words, keywords = command(
+            *tiny_arguments(folder, together, *settings),
+            f"--hosts.coordinator={address}",
+            "--hosts.count=2",
+            f"--hosts.index={index}",
+            XLA_FLAGS=compilation.flags(devices=2),
+        )
+        processes.append(subprocess.Popen(words, **keywords))
+    messages = [process.communicate(timeout=PATIENCE) for process in processes]
+    assert [process.returncode for process in processes] == [DONE, DONE], messages
+    arguments = tiny_arguments(folder, alone, *settings)
+    assert run(*arguments, XLA_FLAGS=compilation.flags(devices=4)).returncode == DONE
+    step, state, record = final_state(together)
+    expected_step, expected, expected_record = final_state(alone)
+    assert step == expected_step == 12
+    first, expected_first = (
+        read_records(workdir / METRICS_FILE)[0] for workdir in (together, alone)
+    )
+    for name in ("loss", "equivariance_loss", "gradient_norm"):
+        assert first[name] == pytest.approx(expected_first[name], rel=1e-5), name
+    jax.tree.map(
+        partial(assert_close, atol=1e-5, rtol=1e-5),
+        (state.params, state.batch_stats),
+        (expected.params, expected.batch_stats),
+    )
+    for name, value in record["scores"].items():
+        assert value == pytest.approx(expected_record["scores"][name], abs=1e-3), name
+    assert "test: accuracy" in messages[0][0]
+    assert "test: accuracy" not in messages[1][0], "only process 0 speaks"
+    assert np.isfinite(record["seconds"])

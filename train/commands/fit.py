@@ -1,0 +1,69 @@
+"""The subcommand `fit`."""
+
+from __future__ import annotations
+
+import jax
+
+from train.run.claim import (
+    check_config,
+    check_inputs,
+    claimed,
+    earlier_start,
+    note_config,
+)
+from train.config.run import FitConfig
+from train.commands.models import network_table
+from train.learning.experiment import make_experiment
+from train.data.loaders import Feed
+from train.learning.processes import start_hosts
+from train.run.interrupts import Interrupts
+from train.run.loop import Loop
+from train.learning.network import parameter_paths
+from train.learning.optimizer import check_patterns
+from train.learning.devices import check_batch, make_parallel
+from train.config.places import folder_of, moved_from, with_absolute_places
+from train.learning.pretrained import check_freeze_norm
+from train.run.progress import Display
+
+
+def fit(config: FitConfig) -> int:
+    """Trains, or goes on training; returns the exit code (see `train.errors`).
+
+    Raises:
+      UserError: and its kinds, each with one sentence.
+    """
+    start_hosts(config.hosts)
+    writes = jax.process_index() == 0
+    config = with_absolute_places(config)
+    with Interrupts() as interrupts:
+        parallel, parts = make_parallel(config.parallel), config.optimizer.accumulate
+        check_batch(config.batch_size, parallel.device_count, parts)
+        check_config(config)
+        before = earlier_start(config.workdir)
+        feed = Feed(config, before and before.inputs.class_names)
+        check_inputs(config, feed.inputs)
+        experiment = make_experiment(config, feed.inputs, parallel)
+        if before is None:  # an older run may go on
+            paths = parameter_paths(experiment.task.model, feed.inputs.image_shape)
+            check_patterns(config.optimizer, paths)
+            check_freeze_norm(config)
+        display = Display(
+            experiment.total_steps, quiet=config.output.quiet or not writes
+        )
+        model, shape = experiment.task.model, feed.inputs.image_shape
+        with claimed(config, feed.inputs):
+            display.console.print(network_table(model, shape))
+            loop = Loop(experiment, feed, display)
+            if before is not None and writes:
+                _report_move(before.config, config, display)
+                note_config(config)
+            return loop.run(interrupts)
+
+
+def _report_move(before: FitConfig, now: FitConfig, display: Display) -> None:
+    if moved := moved_from(before, now):
+        display.warning(
+            f"The images were in {moved} before; the classes and the number of training"
+            " images are the same, so the run goes on with those in"
+            f" {folder_of(now.data.name)}."
+        )

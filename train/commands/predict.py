@@ -1,0 +1,151 @@
+"""The subcommand `predict`: class, and where the network looked, of image files."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from train.commands.options import PredictConfig
+from train.data.sources.base import UnreadableImageError
+from train.data.sources.decoding import decode_image
+from train.errors import DONE, WRONG_USE, UserError
+from train.commands.image_files import Found, find_images
+from train.run.outputs import Outputs
+from train.learning.devices import JitParallel
+from train.commands.prediction_picture import class_text, draw_sight
+from train.printing import printable, say
+from train.run.restore import Trained, restore_trained
+from train.commands.sight import NoAnswerError, as_line, as_record, see
+from train.learning.steps import observe
+from train.run.workdir import load_config
+
+RESULT_FILE = "predictions.json"
+PICTURE_ENDING = "-rectangle.png"
+_COMMAND = "predict"
+
+
+class Predictor:
+    """Predicts image after image; one that cannot be used does not stop the others.
+
+    Attributes:
+      records: of all images so far, with "error" for those that cannot be used.
+      failures: how many those are.
+    """
+
+    def __init__(self, trained: Trained, outputs: Outputs):
+        """Compiles nothing yet.
+
+        Args:
+          trained: the network.
+          outputs: where the pictures go.
+        """
+        self.records: list[dict[str, Any]] = []
+        self.failures = 0
+        self._trained, self._outputs = trained, outputs
+        self._taken: set[str] = set()
+        self._unwritable: set[int] = set()
+        task = trained.experiment.task
+        self._look = jax.jit(partial(observe, task, trained.variables, trained.step))
+
+    def predict(self, file: Path) -> None:
+        """Writes the picture of one image and prints its line."""
+        try:
+            image = decode_image(file, channels=3)
+            sight = see(self._trained, self._look, image)
+        except UnreadableImageError as error:
+            self.fail(file, str(error).replace(str(file), "", 1).strip())
+            return
+        except (NoAnswerError, MemoryError) as error:
+            self.fail(file, str(error) or "is too large for this machine's memory.")
+            return
+        names = self._trained.experiment.inputs.class_names
+        text = self._class_text(names[sight.label], sight.label)
+        name = self._outputs.free_name(file.stem, PICTURE_ENDING, self._taken)
+        picture = self._outputs.write(name, _png(draw_sight(sight, image, text)))
+        place = {"image": printable(file), "picture": printable(picture)}
+        self.records.append(place | as_record(sight, names))
+        say(f"{printable(file)}: {as_line(sight, printable(names[sight.label]))}")
+
+    def fail(self, file: Path, reason: str) -> None:
+        """Notes an image that cannot be used."""
+        self.failures += 1
+        reason = _one_line(reason)
+        self.records.append({"image": printable(file), "error": reason})
+        say(f"error: {printable(file)} {reason}", error=True)
+
+    def _class_text(self, name: str, label: int) -> str:
+        text, is_name = class_text(name, label)
+        if not is_name and label not in self._unwritable:
+            self._unwritable.add(label)
+            say(
+                f"No font of this system has the letters of {printable(name)!r}: its"
+                f" pictures say {text!r}. Install a font of that script."
+            )
+        return text
+
+
+def predict(options: PredictConfig) -> int:
+    """Writes a picture of each image, and predictions.json; prints one line each.
+
+    Returns:
+      WRONG_USE if one of the images could not be used, which does not stop the others.
+
+    Raises:
+      UserError: without any image, for a missing checkpoint, or where a file of
+        another than this run's `predict` would have to be written over.
+    """
+    if not options.images:
+        raise UserError("predict needs at least one image file.")
+    load_config(options.workdir)
+    outputs = Outputs(
+        options.output or options.workdir / "predictions", _COMMAND, [options.workdir]
+    )
+    outputs.check(RESULT_FILE)
+    found = find_images(options.images, made_by=_COMMAND)
+    if not found.files:
+        raise UserError(_no_image(found))
+    parallel = JitParallel(jax.local_devices()[:1])
+    trained = restore_trained(options.workdir, options.checkpoint, parallel)
+    predictor = Predictor(trained, outputs)
+    for note in found.notes:
+        say(note)
+    try:
+        for path, reason in found.unusable.items():
+            predictor.fail(path, reason)
+        for file in found.files:
+            predictor.predict(file)
+    finally:
+        # Also of what was done before a full disk or an impatient user.
+        outputs.write_json(RESULT_FILE, predictor.records)
+    say(f"Pictures and {RESULT_FILE} are in {printable(outputs.directory)}.")
+    if predictor.failures:
+        say(
+            f"{predictor.failures} of {len(predictor.records)} could not be used; see"
+            f' "error" in {RESULT_FILE}.',
+            error=True,
+        )
+    return WRONG_USE if predictor.failures else DONE
+
+
+def _no_image(found: Found) -> str:
+    reasons = [
+        f"{printable(path)}: {_one_line(reason)}"
+        for path, reason in found.unusable.items()
+    ]
+    return " ".join(["There is no image to look at.", *reasons, *found.notes])
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(line) for line in text.splitlines())
+
+
+def _png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()

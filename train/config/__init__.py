@@ -1,0 +1,1 @@
+"""What a person typed, checked when it is made: one frozen record per section."""

@@ -1,0 +1,76 @@
+"""Where data and weights lie: one place has many spellings, and things are moved."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from train.config.run import FitConfig
+
+if TYPE_CHECKING:  # The command line needs this file, and none of jax.
+    from train.run.workdir import Difference
+
+FOLDER = "folder:"
+
+
+def expanded(path: str) -> str:
+    """The path with `~` replaced; as it is if there is no such user."""
+    return os.path.expanduser(path)
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder of a data set's name `folder:PATH`, absolute; else None."""
+    if not name.startswith(FOLDER) or name == FOLDER:
+        return None
+    return Path(os.path.abspath(expanded(name.removeprefix(FOLDER))))
+
+
+def is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two spellings mean one place, links followed."""
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def with_absolute_places(config: FitConfig) -> FitConfig:
+    """The config with places that do not depend on where it was started."""
+    data, model = config.data, config.model
+    folder = folder_of(data.name)
+    if folder is not None:
+        data = dataclasses.replace(data, name=f"{FOLDER}{folder}")
+    if data.data_dir is not None:
+        place = os.path.abspath(expanded(data.data_dir))
+        data = dataclasses.replace(data, data_dir=place)
+    if model.pretrained is not None and os.path.isfile(expanded(model.pretrained)):
+        place = os.path.abspath(expanded(model.pretrained))
+        model = dataclasses.replace(model, pretrained=place)
+    return dataclasses.replace(config, data=data, model=model)
+
+
+def same_place(
+    difference: Difference, old: dict[str, Any], new: dict[str, Any]
+) -> bool:
+    """Whether a difference of two configs is one of spelling, or of a move.
+
+    A folder of images that lies elsewhere is judged by its classes and the number of
+    its images (see `train.run.claim.check_inputs`); a file of weights by its name, once
+    the old one is gone.
+    """
+    if difference.name == "data.name":
+        folders = [folder_of(str(each["data"]["name"])) for each in (old, new)]
+        return None not in folders
+    if difference.name == "model.pretrained" and difference.old and difference.new:
+        before, now = expanded(difference.old), expanded(difference.new)
+        if not os.path.isfile(now):
+            return False
+        moved = not os.path.exists(before) and Path(before).name == Path(now).name
+        return moved or is_same(before, now)
+    return False
+
+
+def moved_from(old: FitConfig, new: FitConfig) -> Path | None:
+    """The folder where the images were, if it is another one than now."""
+    before, now = folder_of(old.data.name), folder_of(new.data.name)
+    if before is None or now is None or is_same(before, now):
+        return None
+    return before

@@ -1,0 +1,140 @@
+"""Which images make the batch of a step: pure functions of seed and step.
+
+Batch s of a run with seed r is the same whatever number of processes, workers or
+threads makes it, and whether the set is held in memory or read from disk. So the
+state of the data is one number, the step.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from train.config.data import DataConfig
+from train.data.sources.base import Source
+from train.data.collate import Batch, RowMaker
+
+# Streams of random numbers that must not meet.
+_SHUFFLE, _FLIP, _AUGMENT = 0, 1, 2
+
+
+class TrainBatches:
+    """The endless sequence of training batches; item s is the batch of step s.
+
+    Epochs follow one another without a gap, each a fresh permutation of all images.
+
+    Attributes:
+        rows: makes the rows of chosen images.
+        batch_size: of all processes together.
+        seed: of order and augmentation.
+        own: the rows of the batch that this process gets, one contiguous slice.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: DataConfig,
+        batch_size: int,
+        *,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> None:
+        if source.info.truth == "rotated" and config.crop_aspect != (1, 1):
+            raise ValueError(
+                f"data.crop_aspect must be (1, 1) for {source.info.name}, whose true "
+                f"rectangles are rotated, got {config.crop_aspect}."
+            )
+        self.batch_size, self.seed = batch_size, seed
+        self.own = _own_rows(batch_size, process_index, process_count)
+        self.rows = RowMaker(source, config, training=True)
+
+    def __getitem__(self, step: int) -> Batch:
+        """This process's rows of the batch of step `step`."""
+        positions = step * self.batch_size + self.own
+        indices = self._indices(positions)
+        mirrored = np.zeros(len(indices), bool)
+        if self.rows.config.flip:
+            flips = _generator(self.seed, _FLIP, step).random(self.batch_size) < 0.5
+            mirrored = flips[self.own]
+        if not self.rows.augments:
+            return self.rows(indices, mirrored)
+        generators = [
+            _generator(self.seed, _AUGMENT, int(position)) for position in positions
+        ]
+        return self.rows(indices, mirrored, generators)
+
+    def _indices(self, positions: np.ndarray) -> np.ndarray:
+        """The images at these places of the endless sequence."""
+        count = len(self.rows.source)
+        epochs, places = np.divmod(positions, count)
+        indices = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            order = _permutation(self.seed, int(epoch), count)
+            indices[chosen] = order[places[chosen]]
+        return indices
+
+
+class EvalBatches:
+    """All images once, in order; the last batch is filled up with weight 0.
+
+    Every process gets equally many batches, so that all take part in each step.
+
+    Attributes:
+        rows: makes the rows of chosen images.
+        batch_size: of all processes together.
+        own: the rows of the batch that this process gets, one contiguous slice.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: DataConfig,
+        batch_size: int,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> None:
+        self.batch_size = batch_size
+        self.own = _own_rows(batch_size, process_index, process_count)
+        self.rows = RowMaker(source, config, training=False)
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return -(-len(self.rows.source) // self.batch_size)
+
+    def __getitem__(self, step: int) -> Batch:
+        """This process's rows of batch `step`."""
+        if not 0 <= step < len(self):
+            raise IndexError(f"step must be in [0, {len(self)}), got {step}.")
+        indices = step * self.batch_size + self.own
+        real = indices[indices < len(self.rows.source)]
+        batch = self.rows(real, np.zeros(len(real), bool))
+        padding = len(indices) - len(real)
+        return {name: _pad_rows(values, padding) for name, values in batch.items()}
+
+
+def _pad_rows(values: np.ndarray, padding: int) -> np.ndarray:
+    return np.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1))
+
+
+def _own_rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"The batch size must be a positive multiple of the {process_count} "
+            f"processes, got {batch_size}."
+        )
+    share = batch_size // process_count
+    return np.arange(process_index * share, (process_index + 1) * share)
+
+
+def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, stream, number]))
+
+
+# The last epoch, this one and the next, for a few data sets at a time.
+@functools.lru_cache(maxsize=8)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return _generator(seed, _SHUFFLE, epoch).permutation(count)

@@ -1,0 +1,1 @@
+"""Cluttered digits, made from scikit-learn's handwritten ones."""

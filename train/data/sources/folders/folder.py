@@ -1,0 +1,141 @@
+"""A folder of images as a data source, with boxes and masks where it has them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from train.data.sources.base import DatasetInfo, Example
+from train.data.sources.folders.boxes import (
+    Box,
+    box_rectangle,
+    mask_rectangle,
+    normal_path,
+    read_boxes,
+)
+from train.data.sources.folders.class_names import displayed_names
+from train.data.sources.decoding import decode_image, decode_mask, stored_size
+from train.data.sources.folders.tree import Labelled, read_tree
+from train.data.sources.holding_out import HELD_OUT, hash_order, hold_out
+from train.data.sources.folders.masks import TRIMAPS, find_masks
+
+_SIZE_SAMPLES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSource:
+    """A split of a folder of images; made by `open_folder`.
+
+    Attributes:
+        info: what is known without decoding.
+        root: the folder.
+        paths: of each image, relative to `root`.
+        labels: of each image.
+        boxes: by normal path; empty where the folder has no boxes file.
+        masks: by path; empty where the folder has no masks.
+    """
+
+    info: DatasetInfo
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    boxes: dict[str, Box]
+    masks: dict[str, str]
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Example:
+        """Decodes one image; raises UnreadableImageError, which names it."""
+        path = self.paths[index]
+        image = decode_image(self.root / path)
+        height, width = image.shape[:2]
+        rectangle, mask = None, None
+        if path in self.masks:
+            file = self.masks[path]
+            trimap = file.startswith(f"{TRIMAPS}/")
+            mask = decode_mask(self.root / file, height, width, trimap=trimap)
+            rectangle = mask_rectangle(mask)
+        box = self.boxes.get(normal_path(path))
+        if box is not None:
+            name = str(self.root / path)
+            rectangle = box_rectangle(box, height, width, name=name)
+        return Example(image, self.labels[index], rectangle, mask)
+
+
+def open_folder(
+    root: Path,
+    split: str,
+    *,
+    max_examples: int | None = None,
+    boxes_file: str = "boxes.csv",
+    box_max_inside: bool = False,
+    on_bad_image: str = "raise",
+    train_split: str = "train",
+    validation: float = 0.0,
+) -> FolderSource:
+    """Opens a split of a folder; no image is decoded.
+
+    Two layouts: SPLIT/CLASS/IMAGE, if a folder called train, test, val or the like
+    holds class folders; else CLASS/IMAGE. Of the latter, and where train/ is the only
+    split, a fifth of each class is kept for "test". Classes are the folders of the
+    training split, sorted by name; classes.csv (folder, name) may give them better
+    names. Images may lie in folders of a class folder; every ending that Pillow reads
+    counts. Hidden files are passed over; other files, and images outside of class
+    folders, are counted in the log.
+
+    Args:
+        root: the folder.
+        split: "train" or "test", the name of one of its split folders, or `HELD_OUT`.
+        max_examples: keep this many images, chosen by a hash of their paths.
+        boxes_file: the CSV of boxes inside the folder; it may be absent.
+        box_max_inside: xmax and ymax are the last pixel inside the box.
+        on_bad_image: "skip" passes over boxes of images that are not there.
+        train_split: the split that is trained on.
+        validation: share of each of its classes that is `HELD_OUT`, not trained on.
+
+    Raises:
+        ValueError: says which rule the folder breaks.
+    """
+    held = split == HELD_OUT and validation > 0
+    tree = read_tree(root, train_split if held else split, train_split=train_split)
+    chosen = tree.chosen
+    if validation > 0 and tree.is_training:
+        chosen = _part(chosen, validation, held=held)
+    masks = find_masks(root, tree.masks, tree.everything, in_splits=tree.in_splits)
+    boxes = {}
+    if (root / boxes_file).exists():
+        boxes = read_boxes(
+            root / boxes_file,
+            tree.everything,
+            max_inside=box_max_inside,
+            skip_unknown=on_bad_image == "skip",
+        )
+    if max_examples is not None:
+        chosen = sorted(chosen, key=lambda each: hash_order(each[0]))[:max_examples]
+        chosen = sorted(chosen)
+    paths, labels = zip(*chosen, strict=True)
+    info = DatasetInfo(
+        name=f"folder:{root}",
+        split="validation" if held else split,
+        class_names=displayed_names(root, tree.classes),
+        num_examples=len(chosen),
+        truth="mask" if masks else "box" if boxes else "none",
+        channels=3,
+        image_size=_common_size(root, paths),
+    )
+    return FolderSource(info, root, paths, labels, boxes, masks)
+
+
+def _common_size(root: Path, paths: tuple[str, ...]) -> tuple[int, int] | None:
+    """The size that a sample of the images share, if they do."""
+    step = max(1, len(paths) // _SIZE_SAMPLES)
+    sizes = {stored_size(root / path) for path in paths[::step]} - {None}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _part(chosen: Labelled, share: float, *, held: bool) -> Labelled:
+    """The training images that are held out, or those that stay."""
+    paths, labels = zip(*chosen, strict=True)
+    return [chosen[position] for position in hold_out(paths, labels, share)[held]]

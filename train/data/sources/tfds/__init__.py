@@ -1,0 +1,1 @@
+"""Prepared TFDS sets as a data source."""

@@ -1,0 +1,245 @@
+"""Prepared TFDS image classification sets, read without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.data.sources.base import (
+    DatasetInfo,
+    Example,
+    NoSplitError,
+    UnreadableImageError,
+    checked_label,
+)
+from train.data.sources.folders.boxes import mask_rectangle
+from train.data.sources.decoding import object_mask
+from train.data.sources.holding_out import HELD_OUT, hold_out
+from train.data.sources.locations import default_data_dir
+from train.data.sources.tfds.layouts import LAYOUTS, Layout
+from train.data.sources.tfds.splits import (
+    label_hint,
+    name_shared_images,
+    stored_name,
+)
+from train.data.views import isotropic_to_pixel
+
+# Reading the labels of more examples than this would take minutes at every start.
+_MANY = 100_000
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSource:
+    """A split of a prepared TFDS set; made by `open_tfds`."""
+
+    info: DatasetInfo
+    records: Sequence[Any]
+    layout: Layout
+    positions: np.ndarray | None = None  # among the records; None: all of them
+    hint: str = ""  # what to do where there are no labels
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return self.info.num_examples
+
+    def __getitem__(self, index: int) -> Example:
+        """Decodes one image; raises UnreadableImageError, which names it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be in [0, {len(self)}), got {index}.")
+        if self.positions is not None:
+            index = int(self.positions[index])
+        name = f"{self.info.name} {self.info.split} example {index}"
+        try:
+            record = self.records[index]
+        # TFDS and Pillow raise nearly anything on a broken record.
+        except Exception as error:
+            raise UnreadableImageError(f"{name} is damaged: {error}.") from error
+        label = checked_label(
+            int(record["label"]), self.info, name=f"example {index}", hint=self.hint
+        )
+        image = np.asarray(record["image"])
+        height, width = image.shape[:2]
+        mask, rectangle = None, None
+        if self.layout.mask and self.layout.is_object:
+            present = self.layout.is_object(_feature(record, self.layout.mask)[..., 0])
+            mask = object_mask(present, height, width, name=f"The mask of {name}")
+            rectangle = mask_rectangle(mask)
+        if self.layout.box:
+            boxes = _feature(record, self.layout.box)
+            rectangle = _largest_box(boxes, height, width)
+        if self.layout.rectangle:
+            isotropic = _feature(record, self.layout.rectangle)
+            rectangle = isotropic_to_pixel(isotropic, height, width)
+        return Example(image, label, rectangle, mask)
+
+
+def open_tfds(
+    name: str, split: str, *, data_dir: str | None, **part: Any
+) -> TfdsSource:
+    """Opens NAME[/CONFIG][:VERSION] that was prepared as array_record.
+
+    Args:
+        name: as TFDS knows it. The sets of `LAYOUTS` have their truth read; of others
+            a "bbox" feature.
+        split: "train" or "test" (or the only validation split), any of the set's, a
+            slice of one ("train[80%:]"), or `HELD_OUT`.
+        data_dir: where it was prepared; default: the first of `default_data_dir()` and
+            TFDS's own directory that has it.
+        part: which images of the split; see `from_builder`.
+
+    Raises:
+        NoSplitError: the set does not have the split.
+        ValueError: the set is unknown, not prepared, or not of images with labels.
+    """
+    import tensorflow_datasets as tfds
+
+    # TFDS recommends OpenCV by a warning at the first image.
+    logging.getLogger("absl").addFilter(_not_about_opencv)
+    for directory in _directories(data_dir):
+        builder = _builder(tfds, name, directory)
+        if list(builder.info.splits):
+            break
+    return from_builder(builder, split, name=f"tfds:{name}", **part)
+
+
+def from_builder(
+    builder: Any,
+    split: str,
+    *,
+    name: str,
+    max_examples: int | None = None,
+    train_split: str = "train",
+    validation: float = 0.0,
+) -> TfdsSource:
+    """A split of the set of a TFDS builder; see `open_tfds`.
+
+    Args:
+        builder: of the set.
+        split: its split, or `HELD_OUT`.
+        name: what messages call the set.
+        max_examples: the first so many (TFDS stores examples in random order).
+        train_split: the split that is trained on.
+        validation: share of each of its classes that is `HELD_OUT`, not trained on.
+    """
+    features = builder.info.features
+    for key, kind in (("image", "Image"), ("label", "ClassLabel")):
+        if key not in features or type(features[key]).__name__ != kind:
+            raise ValueError(
+                f"{name} must have the features image and label of an image "
+                f"classification set, got {', '.join(features)}."
+            )
+    held = split == HELD_OUT and validation > 0
+    splits = builder.info.splits
+    stored_split = stored_name(splits, train_split if held else split, name)
+    records = _records(builder, stored_split, name)
+    if not held:
+        name_shared_images(splits, stored_split, train_split, name)
+    positions = None
+    if validation > 0 and (held or split == train_split):
+        positions = _part(builder, stored_split, len(records), validation, held=held)
+    if max_examples is not None:
+        positions = np.arange(len(records)) if positions is None else positions
+        positions = positions[:max_examples]
+    default = Layout("bbox") if "bbox" in features else Layout()
+    layout = LAYOUTS.get(builder.name, default)
+    height, width, channels = features["image"].shape
+    info = DatasetInfo(
+        name=name,
+        split="validation" if held else split,
+        class_names=tuple(features["label"].names),
+        num_examples=len(records) if positions is None else len(positions),
+        truth=layout.truth,
+        channels=channels or 3,
+        image_size=(height, width) if height and width else None,
+    )
+    hint = label_hint(list(splits), split)
+    return TfdsSource(info, records, layout, positions, hint)
+
+
+def _records(builder: Any, split: str, name: str) -> Sequence[Any]:
+    try:
+        records = builder.as_data_source(split)
+    except Exception as error:
+        how = _how_to_prepare(name.removeprefix("tfds:"), builder.data_dir_root)
+        raise ValueError(
+            f"{name} is not ready in {builder.data_path}. {how}"
+        ) from error
+    if not len(records):
+        raise NoSplitError(f"{name} has no image in {split!r}.")
+    return records
+
+
+def _part(
+    builder: Any, split: str, count: int, share: float, *, held: bool
+) -> np.ndarray:
+    """Positions of the training images that are held out, or of those that stay."""
+    labels = [0] * count
+    if count <= _MANY:  # else each class has its share up to chance
+        import tensorflow_datasets as tfds
+
+        features = builder.info.features
+        skip = tfds.decode.SkipDecoding()
+        images = [key for key in features if type(features[key]).__name__ == "Image"]
+        records = builder.as_data_source(split, decoders=dict.fromkeys(images, skip))
+        labels = [int(records[position]["label"]) for position in range(count)]
+    return hold_out([str(position) for position in range(count)], labels, share)[held]
+
+
+def _feature(record: dict[str, Any], path: str) -> np.ndarray:
+    for key in path.split("/"):
+        record = record[key]
+    return np.asarray(record)
+
+
+def _largest_box(boxes: np.ndarray, height: int, width: int) -> np.ndarray | None:
+    """TFDS boxes [4] or [n, 4] to one pixel rectangle; None if none has an area."""
+    ymin, xmin, ymax, xmax = np.clip(boxes.reshape(-1, 4), 0, 1).astype(float).T
+    w, h = width * np.maximum(xmax - xmin, 0), height * np.maximum(ymax - ymin, 0)
+    if not (w * h > 0).any():
+        return None
+    best = int(np.argmax(w * h))
+    x, y = width * (xmin + xmax)[best] / 2, height * (ymin + ymax)[best] / 2
+    return np.array([x, y, w[best] / 2, h[best] / 2, 0.0])
+
+
+def _directories(data_dir: str | None) -> list[str]:
+    if data_dir is not None:
+        return [str(Path(data_dir).expanduser())]
+    own = os.environ.get("TFDS_DATA_DIR", str(Path.home() / "tensorflow_datasets"))
+    return [own, str(default_data_dir())]
+
+
+def _builder(tfds: Any, name: str, data_dir: str) -> Any:
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        close = difflib.get_close_matches(name.split("/")[0], known, 3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        raise ValueError(f"TFDS has no data set {name!r}{hint}") from error
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"TFDS cannot read {name!r} here without {error.name}. "
+            f"{_how_to_prepare(name, data_dir)}"
+        ) from error
+    except ValueError as error:  # an unknown configuration; TFDS lists those it has
+        raise ValueError(f"TFDS cannot open {name!r}: {error}") from error
+
+
+def _how_to_prepare(name: str, data_dir: str | Path) -> str:
+    return (
+        f"It must be prepared once as array_record: "
+        f"pip install 'cram-jax[prepare]', then "
+        f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
+    )
+
+
+def _not_about_opencv(record: logging.LogRecord) -> bool:
+    return "OpenCV" not in record.getMessage()

@@ -1,0 +1,1 @@
+"""Where the attention layers of a network looked, scored and drawn."""

@@ -1,0 +1,231 @@
+"""Does a layer look at the object? Sums over a batch, against the data set's truth.
+
+Masks are compared at the resolution of the network's input: a layer's map is resized
+to it (bilinear, each of its pixels where the network looks; see
+`cram_jax.backbones.alignment`), so that layers of all stages are judged alike. With a
+rectangle and a known object (`truth` "rotated", "box" or "mask"):
+
+* `iou`: of the predicted with the true rotated rectangle; where the truth is a box,
+  of the rectangle's axis-aligned hull with the box; where it is a mask, of the filled
+  rectangle with the mask. `corloc`: share of images with at least 0.5.
+* `hull_iou`: of the two axis-aligned hulls.
+* `center_error`: pixels of the network's input between the two centres.
+
+For every layer with a mask, position-wise ones included:
+
+* `mask_iou`: of the object with the mask cut half way between its least and its
+  largest value. `mask_corloc`: share of images with at least 0.5.
+* `mass_on_object`: share of the mask's sum that lies on the object.
+* `pointing`: share of images whose rectangle's centre (for a position-wise mask: its
+  largest value) lies on the object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cram_jax.backbones.alignment import (
+    Grid,
+    mask_on_image,
+    rectangle_on_image,
+    stage_grids,
+)
+from cram_jax.geometry.overlap import mask_iou, rotated_iou
+from cram_jax.numerics import at_least_float32
+from cram_jax.geometry.rectangle import Rectangle, rectangle_hull
+from cram_jax.geometry.rendering import render_hard_mask
+from train.learning.metrics import Sums, finite_record, weighted_sum
+
+
+def _grids_of_layer(
+    stages: list[tuple[Grid, Grid]], path: str, shape: tuple[int, ...]
+) -> tuple[Grid, Grid]:
+    """The grids along y and x of the map that a layer's mask `[B, h, w]` lies on.
+
+    The size of the mask must confirm the stage that the path names; it alone decides
+    where the path names none.
+
+    Raises:
+      ValueError: if it is not known where the layer is.
+    """
+    fitting = [grids for grids in stages if _size(grids) == tuple(shape[1:])]
+    if number := re.search(r"\d+", path):
+        stage = int(number.group())
+        named = stages[stage - 1 : stage] if stage else []
+        fitting = [grids for grids in named if grids in fitting]
+    if len(set(fitting)) == 1:
+        return fitting[0]
+    sizes = ", ".join(f"{n}: {_size(g)}" for n, g in enumerate(stages, start=1))
+    raise ValueError(
+        f"It is not known where the attention layer {path!r} looks, so it cannot be"
+        f" scored: its mask has {tuple(shape[1:])} pixels, and the maps of the"
+        f" network's stages have {sizes}. Name the layer attentionN after the stage N"
+        " whose map it gates."
+    )
+
+
+def _size(grids: tuple[Grid, Grid]) -> tuple[int, int]:
+    return grids[0].pixels, grids[1].pixels
+
+
+def evidence_on_image(
+    network: nn.Module, evidence: Mapping[str, Any], height: int, width: int
+) -> dict[str, dict[str, Any]]:
+    """What layers show in coordinates of their maps, in those of the image.
+
+    Args:
+      network: that the layers are in.
+      evidence: as `metrics.layer_evidence` gives it; the first number in a layer's
+        path is that of its stage. Without a number the size of its mask tells.
+      height: of the images in pixels.
+      width: of the images in pixels.
+
+    Raises:
+      ValueError: for a network, or a layer in it, whose place is not known.
+    """
+    moved: dict[str, dict[str, Any]] = {}
+    if not evidence:
+        return moved
+    sides = stage_grids(network, height), stage_grids(network, width)
+    stages = list(zip(*sides, strict=True))
+    for path, layer in evidence.items():
+        grids = _grids_of_layer(stages, path, layer["mask"].shape)
+        moved[path] = dict(layer)
+        mask = at_least_float32(layer["mask"])
+        moved[path]["mask"] = mask_on_image(mask, grids, height, width)
+        if "rectangle" in layer:
+            found = layer["rectangle"]
+            moved[path]["rectangle"] = rectangle_on_image(found, grids, height, width)
+    return moved
+
+
+def _rectangle_of_hull(hull: jax.Array) -> Rectangle:
+    left, top, right, bottom = jnp.moveaxis(hull, -1, 0)
+    return Rectangle(
+        center_x=(left + right) / 2,
+        center_y=(top + bottom) / 2,
+        half_width=(right - left) / 2,
+        half_height=(bottom - top) / 2,
+        angle=jnp.zeros_like(left),
+    )
+
+
+def _hull_iou(a: Rectangle, b: Rectangle) -> jax.Array:
+    return rotated_iou(
+        _rectangle_of_hull(rectangle_hull(a)), _rectangle_of_hull(rectangle_hull(b))
+    )
+
+
+def _object_mask(batch: Mapping[str, Any], truth: Rectangle) -> jax.Array:
+    height, width = batch["image"].shape[1:3]
+    if "object_mask" in batch:
+        return batch["object_mask"] > 0
+    return render_hard_mask(truth, height, width)
+
+
+def _lies_on(mask: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Whether points `[B]` in isotropic coordinates lie on masks `[B, H, W]`."""
+    height, width = mask.shape[1:]
+    longer = max(height, width)
+    column = jnp.floor((x * longer + width) / 2).astype(jnp.int32)
+    row = jnp.floor((y * longer + height) / 2).astype(jnp.int32)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    column, row = jnp.clip(column, 0, width - 1), jnp.clip(row, 0, height - 1)
+    return inside & mask[jnp.arange(mask.shape[0]), row, column]
+
+
+def _mask_scores(mask: jax.Array, target: jax.Array) -> dict[str, jax.Array]:
+    """Scores of soft masks `[B, h, w]` against objects `[B, H, W]`."""
+    shape = target.shape
+    mask = jax.image.resize(at_least_float32(mask), shape, "linear")
+    low = jnp.min(mask, axis=(1, 2), keepdims=True)
+    high = jnp.max(mask, axis=(1, 2), keepdims=True)
+    total = jnp.maximum(jnp.sum(mask, axis=(1, 2)), 1e-9)
+    flat = mask.reshape(shape[0], -1)
+    peak = jnp.argmax(flat, axis=-1)
+    pointed = jnp.take_along_axis(target.reshape(shape[0], -1), peak[:, None], axis=1)
+    iou = mask_iou(mask >= (low + high) / 2, target)
+    return {
+        "mask_iou": iou,
+        "mask_corloc": (iou >= 0.5).astype(jnp.float32),
+        "mass_on_object": jnp.sum(mask * target, axis=(1, 2)) / total,
+        "pointing": pointed[:, 0].astype(jnp.float32),
+    }
+
+
+def _rectangle_scores(
+    found: Rectangle, true: Rectangle, target: jax.Array, truth: str
+) -> dict[str, jax.Array]:
+    """Scores of rectangles `[B]` against true ones and objects `[B, H, W]`."""
+    hull_iou = _hull_iou(found, true)
+    if truth == "rotated":
+        iou = rotated_iou(found, true)
+    elif truth == "box":
+        iou = hull_iou
+    else:
+        iou = mask_iou(render_hard_mask(found, *target.shape[1:]), target)
+    offset = jnp.hypot(found.center_x - true.center_x, found.center_y - true.center_y)
+    return {
+        "iou": iou,
+        "corloc": (iou >= 0.5).astype(jnp.float32),
+        "hull_iou": hull_iou,
+        "center_error": offset * max(target.shape[1:]) / 2,
+        "pointing": _lies_on(target, found.center_x, found.center_y).astype(iou.dtype),
+    }
+
+
+def localization_sums(
+    layer: Mapping[str, Any], batch: Mapping[str, Any], truth: str
+) -> Sums:
+    """Sums over a batch for one layer.
+
+    Args:
+      layer: "mask" `[B, h, w]` and, for a rectangular layer, "rectangle" of `[B]`.
+      batch: "image", "weight", "rectangle", "rectangle_weight", maybe "object_mask".
+      truth: "rotated", "box", "mask" or "none".
+
+    Returns:
+      Sums by name, with "weight" (images) and "truth_weight" (images with truth).
+    """
+    weight = batch["weight"]
+    area = jnp.mean(at_least_float32(layer["mask"]), axis=(1, 2))
+    sums = {"weight": jnp.sum(weight), "mask_area": weighted_sum(weight, area)}
+    if truth == "none":
+        return sums
+    true = Rectangle.from_array(batch["rectangle"])
+    target = _object_mask(batch, true)
+    scores = _mask_scores(layer["mask"], target)
+    if "rectangle" in layer:
+        found = jax.tree.map(at_least_float32, layer["rectangle"])
+        scores |= _rectangle_scores(found, true, target, truth)
+    known = weight * batch["rectangle_weight"]
+    if truth == "mask":
+        # An empty mask is of an object that nobody outlined, or out of the view.
+        known = jnp.where(jnp.any(target, axis=(1, 2)), known, 0.0)
+    sums |= {name: weighted_sum(known, value) for name, value in scores.items()}
+    return sums | {"truth_weight": jnp.sum(known)}
+
+
+def localization_record(sums: Sums) -> dict[str, float]:
+    """Means from the fetched sums of one layer.
+
+    Where the data set may know objects, "images_with_truth" says of how many images it
+    does; the scores against the truth are means over those, and left out if it is 0.
+    """
+    weight, known = float(sums["weight"]), float(sums.get("truth_weight", 0.0))
+    record = {"mask_area": sums["mask_area"] / weight} if weight else {}
+    if "truth_weight" in sums:
+        record["images_with_truth"] = known
+    if known:
+        record |= {
+            name: value / known
+            for name, value in sums.items()
+            if name not in ("weight", "truth_weight", "mask_area")
+        }
+    return finite_record(record)

@@ -1,0 +1,1 @@
+"""The step, the network and the devices it runs on."""

@@ -1,0 +1,132 @@
+"""From the config to the network, and what the network is fed besides images."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cram_jax.attention.rectangular import sharpness_schedule
+from cram_jax.backbones import backbone
+from cram_jax.attention.positionwise import attention_factory
+from train.config.run import FitConfig, ModelConfig, SharpnessConfig
+from train.learning.keys import Purpose
+from train.learning.optimizer import path_of
+
+
+def build_model(
+    config: ModelConfig,
+    num_classes: int,
+    *,
+    precision: str = "float32",
+    axis_name: str | None = None,
+    freeze_norm: bool = False,
+) -> nn.Module:
+    """The network of the config.
+
+    Args:
+      config: names of backbone and attention, and where the attention goes.
+      num_classes: number of logits.
+      precision: "float32" or "bf16" (bfloat16 computation, float32 parameters).
+      axis_name: pmap axis over which BatchNorm averages, or None.
+      freeze_norm: the backbone's BatchNorm keeps its statistics in training; that of
+        new layers, and dropout, train as ever.
+
+    Raises:
+      ValueError: if the network has no such choice of widths, or no slot in blocks.
+    """
+    factory = attention_factory(config.attention)
+    make = backbone(config.backbone)
+    if config.attention_in_blocks:
+        if "attention_in_blocks" not in inspect.signature(make).parameters:
+            raise ValueError(
+                f"model.attention_in_blocks needs a ResNet; {config.backbone} has no"
+                " residual blocks with a slot."
+            )
+        make = functools.partial(make, attention_in_blocks=True)
+    if config.widths is not None:
+        if "widths" not in inspect.signature(make).parameters:
+            raise ValueError(
+                f"model.widths cannot be chosen for {config.backbone}; leave it out."
+            )
+        make = functools.partial(make, widths=config.widths)
+    return make(
+        num_classes,
+        attention=factory,
+        attention_stages=config.attention_stages if factory is not None else (),
+        axis_name=axis_name,
+        freeze_norm=freeze_norm,
+        dtype=jnp.bfloat16 if precision == "bf16" else None,
+        param_dtype=jnp.float32,
+    )
+
+
+def initial_variables(
+    model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Parameters and batch statistics, made in one compiled function."""
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    # It runs once: on CPU, optimising it takes five times longer than not to.
+    options = (
+        {"xla_backend_optimization_level": 0}
+        if jax.default_backend() == "cpu"
+        else None
+    )
+    init = jax.jit(model.init, compiler_options=options)
+    dropout_key = jax.random.fold_in(key, Purpose.DROPOUT)
+    variables = init({"params": key, "dropout": dropout_key}, images)
+    return {
+        "params": variables["params"],
+        "batch_stats": variables.get("batch_stats", {}),
+    }
+
+
+def parameter_paths(
+    model: nn.Module, image_shape: tuple[int, int, int]
+) -> tuple[str, ...]:
+    """Of every parameter its path, as the patterns of the optimiser see it."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    return tuple(path_of(path) for path, _ in jax.tree.leaves_with_path(params))
+
+
+def intermediates_shape(
+    model: nn.Module, image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """What the layers sow for a batch of one image, as shapes (nothing is computed)."""
+
+    def forward(images):
+        variables = model.init(jax.random.key(0), images)
+        return model.apply(variables, images, mutable=["intermediates"])[1]
+
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(forward, images).get("intermediates", {})
+
+
+def sharpness_at(
+    config: SharpnessConfig, step: jax.Array | int, total_steps: int
+) -> jax.Array:
+    """Sharpness at a step: geometric from start to end, since it is a scale."""
+    anneal_steps = max(config.anneal_fraction * total_steps, 1e-6)
+    progress = jnp.clip(jnp.asarray(step, jnp.float32) / anneal_steps, 0.0, 1.0)
+    progress = progress if config.anneal_fraction > 0 else jnp.ones(())
+    return config.start * jnp.power(config.end / config.start, progress)
+
+
+def make_schedule(
+    config: FitConfig, paths: tuple[str, ...], total_steps: int
+) -> Callable[[jax.Array], dict[str, Any]]:
+    """A function of the step that gives the network's "schedule" collection."""
+
+    def schedule(step):
+        if not paths:
+            return {}
+        value = sharpness_at(config.sharpness, step, total_steps)
+        return sharpness_schedule(paths, value)
+
+    return schedule

@@ -1,0 +1,82 @@
+"""Everything that training changes, as one pytree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from train.learning.metrics import Sums, empty_window
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """The state between two steps; a checkpoint holds all of it.
+
+    Attributes:
+      step: int32, optimiser steps done.
+      params: the network's parameters, float32.
+      batch_stats: BatchNorm's running statistics.
+      opt_state: of the optimiser.
+      average: moving average of {"params", "batch_stats"}, or {} without one.
+      key: uint32 data of the run's random key; never changes, steps fold their
+        number into it.
+      window: sums of the training metrics since the last record.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    average: Any
+    key: jax.Array
+    window: Sums
+
+    def evaluated_variables(self) -> dict[str, Any]:
+        """The variables to judge: the moving average where there is one."""
+        if self.average:
+            return dict(self.average)
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    variables: dict[str, Any],
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    *,
+    averaged: bool,
+    layers: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      variables: the network's initial {"params", "batch_stats"}.
+      optimizer: whose state is made.
+      key: the run's random key.
+      averaged: whether a moving average of the variables is kept.
+      layers: attention layers whose statistics the window sums, as
+        `metrics.layer_evidence` gives them.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        average=jax.tree.map(jnp.array, variables) if averaged else {},
+        key=jax.random.key_data(key),
+        window=empty_window(layers or {}),
+    )
+
+
+def update_average(average: Any, variables: Any, decay: float, step: jax.Array) -> Any:
+    """The moving average after a step; early on it forgets faster (no zero bias).
+
+    The decay at step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's
+    `ExponentialMovingAverage`.
+    """
+    count = step.astype(jnp.float32)
+    rate = 1.0 - jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    return jax.tree.map(lambda a, v: a + rate * (v - a), average, variables)

@@ -1,0 +1,180 @@
+"""The pure train step and evaluation step.
+
+The same function serves one device, a sharded jit (`axis_name=None`: the batch is the
+global one) and pmap (`axis_name`: the batch is this device's part, and sums go over
+the axis). Losses are shares of the whole batch's (`train.learning.loss`), so that a plain sum
+of gradients is right in all cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from train.learning.keys import Purpose, image_keys
+from train.evidence.localization import evidence_on_image, localization_sums
+from train.learning.loss import Batch, pairs_in_sight, part_loss, unit_range
+from train.learning.metrics import NEVER, Sums, classification_sums, layer_evidence
+from train.learning.state import TrainState, update_average
+from train.learning.task import Task
+
+Variables = Mapping[str, Any]
+# Random keys of the images of a batch. Dropout takes that of the first of each part.
+_KEYS = {"move_key": Purpose.MOVEMENT, "dropout_key": Purpose.DROPOUT}
+
+
+def _split(batch: Batch, parts: int) -> Batch:
+    """`[B, ...]` to `[parts, B / parts, ...]`; each device keeps its own images."""
+
+    def split(leaf):
+        return leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(split, batch)
+
+
+def _total_pairs(task: Task, state: TrainState, parts: Batch) -> jax.Array | None:
+    """Pairs in sight over all parts and devices; None without equivariance term."""
+    if task.config.equivariance.weight == 0:
+        return None
+
+    def count(part):
+        return pairs_in_sight(state.params, state.batch_stats, part, task, state.step)
+
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    shape = jax.eval_shape(count, first)
+    total, _ = jax.lax.scan(
+        lambda total, part: (total + count(part), None),
+        jnp.zeros(shape.shape, shape.dtype),
+        parts,
+    )
+    return task.sum_over_devices(total)
+
+
+def _gradients(task: Task, state: TrainState, batch: Batch):
+    """Gradients, new batch statistics and sums, part after part of the batch."""
+    total_weight = task.sum_over_devices(jnp.sum(batch["weight"]))
+    # A batch of nothing but unreadable images moves nothing.
+    total_weight = jnp.where(total_weight > 0, total_weight, 1.0)
+    differentiate = jax.value_and_grad(part_loss, has_aux=True)
+
+    def one_part(batch_stats, part, pairs=None):
+        (_, (batch_stats, sums)), gradients = differentiate(
+            state.params, batch_stats, part, task, state.step, total_weight, pairs
+        )
+        return batch_stats, (gradients, sums)
+
+    parts = task.config.optimizer.accumulate
+    if parts == 1:
+        batch_stats, (gradients, sums) = one_part(state.batch_stats, batch)
+    else:
+        split = _split(batch, parts)
+        pairs = _total_pairs(task, state, split)
+
+        def add_part(carry, part):
+            batch_stats, results = one_part(carry[0], part, pairs)
+            return (batch_stats, jax.tree.map(jnp.add, carry[1], results)), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], split)
+        shapes = jax.eval_shape(one_part, state.batch_stats, first, pairs)[1]
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        carry, _ = jax.lax.scan(add_part, (state.batch_stats, zeros), split)
+        batch_stats, (gradients, sums) = carry
+    return *task.sum_over_devices((gradients, sums)), batch_stats
+
+
+def _global_norm(gradients: Any) -> jax.Array:
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
+
+
+def _add_to_window(window: Sums, sums: Sums, norm: jax.Array, step: jax.Array) -> Sums:
+    """The window after one more step; the first non-finite step stays on record."""
+
+    def note(first, value):
+        return jnp.where((first == NEVER) & ~jnp.isfinite(value), step + 1, first)
+
+    old = {name: window[name] for name in sums}
+    return {
+        # In 64-bit mode sums are float64, and the state must keep its dtypes.
+        **jax.tree.map(lambda a, b: (a + b).astype(a.dtype), old, sums),
+        "gradient_norm": window["gradient_norm"] + norm,
+        "steps": window["steps"] + 1.0,
+        "bad_loss_step": note(window["bad_loss_step"], sums["loss"]),
+        "bad_gradient_step": note(window["bad_gradient_step"], norm),
+    }
+
+
+def train_step(task: Task, state: TrainState, batch: Batch) -> TrainState:
+    """One step of the optimiser on one batch (uint8 images; see `train.data.pipeline`)."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    batch = {name: batch[name] for name in ("image", "label", "weight")}
+    for name, purpose in _KEYS.items():
+        batch[name] = image_keys(key, purpose, batch["label"].shape[0], task.axis_name)
+    gradients, sums, batch_stats = _gradients(task, state, batch)
+    updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average, decay = state.average, task.config.optimizer.ema_decay
+    if decay is not None:
+        fresh = {"params": params, "batch_stats": batch_stats}
+        average = update_average(average, fresh, decay, state.step)
+    norm = _global_norm(gradients)
+    return state.replace(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        average=average,
+        window=_add_to_window(state.window, sums, norm, state.step),
+    )
+
+
+def reset_window(state: TrainState) -> TrainState:
+    """The same state with an empty window.
+
+    Only of a state whose steps were all finite: those notes stay as they are.
+    """
+    notes = {
+        name: state.window[name] for name in ("bad_loss_step", "bad_gradient_step")
+    }
+    return state.replace(window=jax.tree.map(jnp.zeros_like, state.window) | notes)
+
+
+def observe(
+    task: Task,
+    variables: Variables,
+    step: jax.Array,
+    images: jax.Array,
+    *,
+    on_image: bool = True,
+):
+    """Logits and layer evidence of uint8 images `[B, H, W, C]`, in evaluation mode.
+
+    Rectangles are in coordinates of the images and masks at their resolution, or with
+    `on_image=False` in those of the layers' maps.
+    """
+    logits, updates = task.model.apply(
+        {**variables, **task.schedule(step)},
+        task.normalise(unit_range(images)),
+        mutable=["intermediates"],
+    )
+    evidence = layer_evidence(updates.get("intermediates") or {})
+    if on_image:
+        evidence = evidence_on_image(task.model, evidence, *images.shape[1:3])
+    return logits, evidence
+
+
+def eval_step(task: Task, variables: Variables, step: jax.Array, batch: Batch) -> Sums:
+    """Sums over one batch: classification, and where each layer looked."""
+    logits, evidence = observe(task, variables, step, batch["image"])
+    sums = {
+        "classification": classification_sums(logits, batch["label"], batch["weight"]),
+        "layers": {
+            path: localization_sums(layer, batch, task.truth)
+            for path, layer in evidence.items()
+        },
+    }
+    return task.sum_over_devices(sums)

@@ -1,0 +1,1 @@
+"""What outlives a step: work directory, checkpoints, metrics, clock, signals."""

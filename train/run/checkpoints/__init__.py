@@ -1,0 +1,1 @@
+"""Checkpoints of a run: saved, kept, read back and fitted to what is wanted."""
