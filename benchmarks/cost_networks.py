@@ -20,11 +20,11 @@ import numpy as np
 from benchmarks.cost_layers import compile_and_describe, example_values
 from benchmarks.timing import interleaved, quartiles, relative
 from cram_jax.attention.positionwise import ATTENTIONS
-from train.learning.experiment import Inputs, make_experiment
-from train.learning.network import build_model
-from train.learning.devices import JitParallel
 from train.config.presets import preset
 from train.config.sections import ModelConfig
+from train.learning.devices import JitParallel
+from train.learning.experiment import Inputs, make_experiment
+from train.learning.network import build_model
 from train.learning.steps import train_step
 
 # Stages that a layer is put after.

@@ -15,10 +15,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from train.data.sources.digits.cluttered import SPLIT_SIZES, make_sample
-from train.learning.evaluator import Evaluator
-from train.learning.devices import JitParallel
 from train.data.pipeline import Batch
+from train.data.sources.digits.cluttered import SPLIT_SIZES, make_sample
+from train.learning.devices import JitParallel
+from train.learning.evaluator import Evaluator
 from train.run.restore import restore_trained
 
 BATCH = 500

@@ -30,10 +30,11 @@ import tyro
 from benchmarks.tables import cell
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.distances import gaussian_distance_squared
-from cram_jax.losses.equivariance import visible_fraction
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.similarity import transform_rectangle
-from train.learning import movement
+from cram_jax.losses.equivariance import visible_fraction
+from train.config.presets import preset
+from train.data.loaders import Feed
 from train.evidence.equivariance_error import (
     MAX_ANGLE,
     MAX_SCALE,
@@ -41,13 +42,12 @@ from train.evidence.equivariance_error import (
     MIN_INSIDE,
     equivariance_scores,
 )
+from train.learning import movement
+from train.learning.devices import JitParallel
 from train.learning.evaluator import Evaluator
 from train.learning.experiment import make_experiment
-from train.data.loaders import Feed
 from train.learning.keys import Purpose, image_keys
 from train.learning.metrics import layer_evidence
-from train.learning.devices import JitParallel
-from train.config.presets import preset
 from train.learning.state import TrainState
 from train.learning.steps import unit_range
 from train.learning.task import Task

@@ -184,10 +184,10 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
 
     from cram_jax.drawing import image_grid
     from train.data.loaders import Feed
-    from train.learning.devices import JitParallel
     from train.evidence.pictures import picture_of
-    from train.run.restore import restore_trained
+    from train.learning.devices import JitParallel
     from train.learning.steps import observe
+    from train.run.restore import restore_trained
 
     pictures = []
     for workdir in workdirs:

@@ -31,10 +31,10 @@ import jax
 from benchmarks.timing import seconds
 from train.commands.options import parse_fit
 from train.config.run import FitConfig
-from train.errors import UserError
-from train.learning.experiment import make_experiment
 from train.data.loaders import Feed
+from train.errors import UserError
 from train.learning.devices import make_parallel
+from train.learning.experiment import make_experiment
 from train.learning.steps import train_step
 
 # More batches than wait ready in workers, threads and on the device.

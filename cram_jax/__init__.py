@@ -5,11 +5,7 @@ are in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictu
 Pillow (the extra `viz`), in `cram_jax.drawing`.
 """
 
-from cram_jax.attention.rectangular import (
-    RectangularAttention,
-    attended_rectangles,
-    sharpness_schedule,
-)
+from cram_jax.attention.gate import Gate, attended_masks
 from cram_jax.attention.positionwise import (
     ATTENTIONS,
     CBAM,
@@ -19,33 +15,21 @@ from cram_jax.attention.positionwise import (
     SqueezeExcite,
     attention_factory,
 )
-from cram_jax.geometry.coordinates import map_extents, pixel_centers
-from cram_jax.geometry.distances import gaussian_distance_squared, rectangle_distance
-from cram_jax.losses.equivariance import (
-    equivariance_distance,
-    equivariance_iou,
-    equivariance_loss,
-    mask_equivariance_iou,
+from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
+from cram_jax.attention.rectangular import (
+    RectangularAttention,
+    attended_rectangles,
+    sharpness_schedule,
 )
+from cram_jax.attention.trunk import Trunk
 from cram_jax.explain import (
     ClassMaps,
     class_activation_maps,
     grad_cam,
     grad_cam_of_split,
 )
-from cram_jax.attention.gate import Gate, attended_masks
-from cram_jax.losses import (
-    apply_with_outside,
-    area_price_loss,
-    area_sums,
-    area_target_loss,
-    ascended_price,
-    mask_areas,
-    moving_area,
-    outside_loss,
-    ramped_weight,
-    target_price,
-)
+from cram_jax.geometry.coordinates import map_extents, pixel_centers
+from cram_jax.geometry.distances import gaussian_distance_squared, rectangle_distance
 from cram_jax.geometry.overlap import mask_iou, rectangle_intersection_area, rotated_iou
 from cram_jax.geometry.pixels import (
     covers_picture,
@@ -56,7 +40,6 @@ from cram_jax.geometry.pixels import (
     rectangle_polygon,
     share_of_picture,
 )
-from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.geometry.rectangle import (
     Rectangle,
     canonical_rectangle,
@@ -80,8 +63,25 @@ from cram_jax.geometry.similarity import (
     transform_points,
     transform_rectangle,
 )
-from cram_jax.attention.trunk import Trunk
 from cram_jax.geometry.warping import inside_mask, warp_image
+from cram_jax.losses import (
+    apply_with_outside,
+    area_price_loss,
+    area_sums,
+    area_target_loss,
+    ascended_price,
+    mask_areas,
+    moving_area,
+    outside_loss,
+    ramped_weight,
+    target_price,
+)
+from cram_jax.losses.equivariance import (
+    equivariance_distance,
+    equivariance_iou,
+    equivariance_loss,
+    mask_equivariance_iou,
+)
 
 __all__ = [
     "ATTENTIONS",

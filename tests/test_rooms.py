@@ -88,6 +88,8 @@ def test_files_import_only_from_above(package, room):
         assert not below, f"{path.relative_to(ROOT)} imports {below}"
         if package == "cram_jax":
             assert not {n for n in names if n.split(".")[0] in ("train", "benchmarks")}
+
+
 def test_files_stay_short():
     for folder in ("cram_jax", "train", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):

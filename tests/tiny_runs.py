@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image
 
 from tests import compilation
-from train.run.checkpoints.store import Checkpoints
-from train.config.run import FitConfig
 from train.config.data import DataConfig
-from train.learning.experiment import Experiment, Inputs, make_experiment
-from train.learning.devices import JitParallel
+from train.config.run import FitConfig
 from train.config.sections import (
     CheckpointConfig,
     ModelConfig,
     OptimizerConfig,
     OutputConfig,
 )
+from train.learning.devices import JitParallel
+from train.learning.experiment import Experiment, Inputs, make_experiment
+from train.run.checkpoints.store import Checkpoints
 from train.run.workdir import load_config, load_inputs
 
 PATIENCE = 900  # seconds; only a hang takes longer, even on a busy machine

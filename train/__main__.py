@@ -38,8 +38,8 @@ def _predict(arguments: Sequence[str]) -> int:
     from train.commands.options import PredictConfig, parse
 
     config = parse(PredictConfig, "predict", arguments)
-    from train.learning.numerics import own_numerics
     from train.commands.predict import predict
+    from train.learning.numerics import own_numerics
 
     with own_numerics():
         return predict(config)

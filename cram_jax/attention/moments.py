@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cram_jax.geometry.batched import with_rank
 from cram_jax.checks import check_count, check_number
+from cram_jax.geometry.batched import with_rank
 from cram_jax.geometry.coordinates import pixel_centers
-from cram_jax.numerics import at_least_float32, precise, read_apart
 from cram_jax.geometry.rectangle import Rectangle
+from cram_jax.numerics import at_least_float32, precise, read_apart
 
 __all__ = ["heat_map_moments", "pool_to_grid", "rectangle_from_moments"]
 

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.attention.channel import (
     Bottleneck,
     CoordinateAttention,
@@ -25,16 +24,17 @@ from cram_jax.attention.channel import (
     SqueezeExcite,
     gate_channels,
 )
-from cram_jax.checks import check_count, check_number, did_you_mean
 from cram_jax.attention.gate import Gate
-from cram_jax.numerics import at_least_float32, read_apart
 from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
+from cram_jax.attention.rectangular import RectangularAttention
+from cram_jax.attention.trunk import Trunk
+from cram_jax.checks import check_count, check_number, did_you_mean
 from cram_jax.geometry.rendering import (
     check_features,
     check_floor,
     raise_floor,
 )
-from cram_jax.attention.trunk import Trunk
+from cram_jax.numerics import at_least_float32, read_apart
 
 __all__ = [
     "ATTENTIONS",

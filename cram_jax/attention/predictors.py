@@ -12,10 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cram_jax.attention.moments import (
+    heat_map_moments,
+    pool_to_grid,
+    rectangle_from_moments,
+)
+from cram_jax.attention.trunk import Trunk
 from cram_jax.checks import check_count, check_made_for, check_number
 from cram_jax.geometry.coordinates import map_extents
-from cram_jax.attention.moments import heat_map_moments, pool_to_grid, rectangle_from_moments
-from cram_jax.numerics import at_least_float32
 from cram_jax.geometry.rectangle import (
     MAX_HALF_SIZE,
     MIN_HALF_SIZE,
@@ -24,7 +28,7 @@ from cram_jax.geometry.rectangle import (
     rectangle_from_raw,
 )
 from cram_jax.geometry.rendering import check_features
-from cram_jax.attention.trunk import Trunk
+from cram_jax.numerics import at_least_float32
 
 __all__ = ["MomentPredictor", "RegressionPredictor"]
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cram_jax.attention.gate import Gate
-from cram_jax.numerics import at_least_float32
 from cram_jax.attention.predictors import MomentPredictor
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.rendering import (
@@ -19,6 +18,7 @@ from cram_jax.geometry.rendering import (
     relative_sharpness,
     render_mask,
 )
+from cram_jax.numerics import at_least_float32
 
 __all__ = ["RectangularAttention", "attended_rectangles", "sharpness_schedule"]
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
-from cram_jax.geometry.batched import with_rank
-from cram_jax.checks import check_count
 from cram_jax.attention.moments import pool_to_grid
+from cram_jax.checks import check_count
+from cram_jax.geometry.batched import with_rank
 
 __all__ = ["Trunk"]
 

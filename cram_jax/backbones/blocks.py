@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from cram_jax.backbones.depthwise import depthwise_conv, padding_for
-from cram_jax.geometry.batched import with_rank
 from cram_jax.checks import check_count
+from cram_jax.geometry.batched import with_rank
 from cram_jax.numerics import at_least_float32
 
 Dtype = Any

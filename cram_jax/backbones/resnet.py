@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cram_jax.backbones import blocks, image_checks
 from cram_jax.attention.gate import follow_views
+from cram_jax.backbones import blocks, image_checks
 
 STEMS = ("imagenet", "small")
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from cram_jax.geometry.coordinates import map_extents
 from cram_jax.drawing.fonts import load_font
 from cram_jax.drawing.images import (
     as_picture,
@@ -22,6 +21,7 @@ from cram_jax.drawing.images import (
     load_pillow,
     row_bands,
 )
+from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
 
 __all__ = ["draw_rectangles", "image_grid", "overlay_mask", "rectangle_pixel_corners"]

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.geometry.batched import align
-from cram_jax.numerics import precise
 from cram_jax.geometry.rectangle import Rectangle, rectangle_area
+from cram_jax.numerics import precise
 
 __all__ = [
     "mask_iou",

@@ -27,8 +27,8 @@ import numpy as np
 
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.overlap import rectangle_intersection_area
-from cram_jax.numerics import at_least_float32
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
+from cram_jax.numerics import at_least_float32
 
 __all__ = [
     "covers_picture",

@@ -17,8 +17,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cram_jax.geometry.batched import number_fields, register
 from cram_jax.checks import check_number
+from cram_jax.geometry.batched import number_fields, register
 from cram_jax.numerics import at_least_float32, precise
 
 __all__ = [

@@ -20,12 +20,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from cram_jax.geometry.batched import align, with_rank
 from cram_jax.checks import check_number
+from cram_jax.geometry.batched import align, with_rank
 from cram_jax.geometry.coordinates import pixel_centers
 from cram_jax.geometry.edges import edge_terms, product_of_edges
-from cram_jax.numerics import at_least_float32, precise, read_apart
 from cram_jax.geometry.rectangle import MIN_HALF_SIZE, Rectangle
+from cram_jax.numerics import at_least_float32, precise, read_apart
 
 __all__ = [
     "apply_mask",

@@ -16,10 +16,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cram_jax.geometry.batched import align, batch_shape, number_fields, register
 from cram_jax.checks import check_number
-from cram_jax.numerics import at_least_float32, precise
+from cram_jax.geometry.batched import align, batch_shape, number_fields, register
 from cram_jax.geometry.rectangle import Rectangle
+from cram_jax.numerics import at_least_float32, precise
 
 __all__ = [
     "Similarity",

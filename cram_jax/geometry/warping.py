@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cram_jax.geometry.batched import align
 from cram_jax.checks import check_number
+from cram_jax.geometry.batched import align
 from cram_jax.geometry.coordinates import map_extents, pixel_centers
-from cram_jax.numerics import precise, wide_dtype
 from cram_jax.geometry.similarity import Similarity, transform_coordinates
+from cram_jax.numerics import precise, wide_dtype
 
 __all__ = ["inside_mask", "warp_image"]
 

@@ -14,13 +14,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from cram_jax.losses.alignment import aligned, common_shape, moves_of_images
 from cram_jax.geometry.overlap import mask_iou, rotated_iou, visible_fraction
-from cram_jax.numerics import at_least_float32
 from cram_jax.geometry.rectangle import Rectangle
-from cram_jax.losses.relative_distances import METRICS, pair_distance
 from cram_jax.geometry.similarity import Similarity, transform_rectangle
 from cram_jax.geometry.warping import inside_mask, warp_image
+from cram_jax.losses.alignment import aligned, common_shape, moves_of_images
+from cram_jax.losses.relative_distances import METRICS, pair_distance
+from cram_jax.numerics import at_least_float32
 
 __all__ = [
     "METRICS",

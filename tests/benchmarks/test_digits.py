@@ -11,12 +11,12 @@ from benchmarks.digits_further import BATCH, FILE, further_batches, further_scor
 from benchmarks.digits_report import markdown, verdict, write
 from benchmarks.tables import cell, run_all, score
 from train.commands.options import parse_fit
+from train.config.presets import preset
 from train.config.run import to_dict
 from train.data.sources.digits.cluttered import make_sample
 from train.evidence.equivariance_error import MAX_ANGLE, MAX_SCALE, MAX_SHIFT
-from train.learning.experiment import Inputs, make_experiment
 from train.learning.devices import JitParallel
-from train.config.presets import preset
+from train.learning.experiment import Inputs, make_experiment
 from train.run.restore import Trained
 from train.run.workdir import differing_fields
 

@@ -10,9 +10,9 @@ from benchmarks.digits_further import further_batches
 from benchmarks.digits_supervised import markdown, supervised_step, truth_distance
 from cram_jax.geometry.overlap import rotated_iou
 from cram_jax.geometry.rectangle import Rectangle
-from train.learning.experiment import Inputs, make_experiment
-from train.learning.devices import JitParallel
 from train.config.presets import preset
+from train.learning.devices import JitParallel
+from train.learning.experiment import Inputs, make_experiment
 from train.learning.steps import observe
 
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from cram_jax.attention.positionwise import attention_factory
-from cram_jax.numerics import at_least_float32, read_apart
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.rendering import gate
+from cram_jax.numerics import at_least_float32, read_apart
 from tests.checks import assert_close
 
 HALF = [jnp.bfloat16, jnp.float16]

@@ -16,20 +16,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from train.commands.options import EvaluateConfig
-from train.config.run import FitConfig
 from train.config.data import DataConfig
-from train.data.sources.holding_out import HELD_OUT
-from train.evidence.equivariance_error import PICTURE, draw_curves, equivariance_scores
-from train.errors import DONE, UserError
-from train.learning.evaluator import Evaluator
-from train.data.loaders import Feed
-from train.run.outputs import Outputs
-from train.learning.devices import Parallel, evaluation_parallel
-from train.data.pipeline import Batch
 from train.config.places import folder_of
-from train.printing import printable
-from train.run.restore import Trained, restore_trained
+from train.config.run import FitConfig
+from train.data.loaders import Feed
+from train.data.pipeline import Batch
+from train.data.sources.holding_out import HELD_OUT
+from train.errors import DONE, UserError
+from train.evidence.equivariance_error import PICTURE, draw_curves, equivariance_scores
+from train.learning.devices import Parallel, evaluation_parallel
+from train.learning.evaluator import Evaluator
 from train.learning.task import Task
+from train.printing import printable
+from train.run.outputs import Outputs
+from train.run.restore import Trained, restore_trained
 from train.run.workdir import load_config
 
 RESULT_FILE = "evaluation.json"

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import jax
 
+from train.commands.models import network_table
+from train.config.places import folder_of, moved_from, with_absolute_places
+from train.config.run import FitConfig
+from train.data.loaders import Feed
+from train.learning.devices import check_batch, make_parallel
+from train.learning.experiment import make_experiment
+from train.learning.network import parameter_paths
+from train.learning.optimizer import check_patterns
+from train.learning.pretrained import check_freeze_norm
+from train.learning.processes import start_hosts
 from train.run.claim import (
     check_config,
     check_inputs,
@@ -11,18 +21,8 @@ from train.run.claim import (
     earlier_start,
     note_config,
 )
-from train.config.run import FitConfig
-from train.commands.models import network_table
-from train.learning.experiment import make_experiment
-from train.data.loaders import Feed
-from train.learning.processes import start_hosts
 from train.run.interrupts import Interrupts
 from train.run.loop import Loop
-from train.learning.network import parameter_paths
-from train.learning.optimizer import check_patterns
-from train.learning.devices import check_batch, make_parallel
-from train.config.places import folder_of, moved_from, with_absolute_places
-from train.learning.pretrained import check_freeze_norm
 from train.run.progress import Display
 
 

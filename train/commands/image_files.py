@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from train.data.sources.decoding import image_endings
-from train.run.outputs import written_here
 from train.printing import printable
+from train.run.outputs import written_here
 
 _SHOWN_KINDS = 5
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from cram_jax.backbones import BACKBONES, backbone
 from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.backbones import BACKBONES, backbone
 from train.errors import DONE, UserError
 
 

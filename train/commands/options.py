@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.config.run import FitConfig
-from train.errors import UserError
 from train.config.places import expanded
 from train.config.presets import PRESETS, preset, summary
+from train.config.run import FitConfig
+from train.errors import UserError
 
 PROGRAM = "python -m train"
 

@@ -11,18 +11,18 @@ import jax
 import numpy as np
 from PIL import Image
 
+from train.commands.image_files import Found, find_images
 from train.commands.options import PredictConfig
+from train.commands.prediction_picture import class_text, draw_sight
+from train.commands.sight import NoAnswerError, as_line, as_record, see
 from train.data.sources.base import UnreadableImageError
 from train.data.sources.decoding import decode_image
 from train.errors import DONE, WRONG_USE, UserError
-from train.commands.image_files import Found, find_images
-from train.run.outputs import Outputs
 from train.learning.devices import JitParallel
-from train.commands.prediction_picture import class_text, draw_sight
-from train.printing import printable, say
-from train.run.restore import Trained, restore_trained
-from train.commands.sight import NoAnswerError, as_line, as_record, see
 from train.learning.steps import observe
+from train.printing import printable, say
+from train.run.outputs import Outputs
+from train.run.restore import Trained, restore_trained
 from train.run.workdir import load_config
 
 RESULT_FILE = "predictions.json"

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from cram_jax.drawing import PALETTE, draw_rectangles, overlay_mask
 from cram_jax.drawing.fonts import has_font, load_font
 from cram_jax.geometry.rectangle import Rectangle
-from train.printing import printable
 from train.commands.sight import Sight, as_seen
 from train.data.views import View
+from train.printing import printable
 
 # Small images are enlarged by whole factors to about the first, large ones reduced to
 # the second: longest side in pixels.

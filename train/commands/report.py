@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from train.commands.options import ReportConfig
-from train.errors import DONE, UserError
 from train.commands.intervals import mean_and_interval
-from train.run.outputs import Outputs
-from train.printing import printable, say
+from train.commands.options import ReportConfig
 from train.commands.report_curves import curve_pictures
 from train.commands.report_runs import Run, group_runs, read_runs
+from train.errors import DONE, UserError
+from train.printing import printable, say
+from train.run.outputs import Outputs
 
 RESULT_FILE = "report.md"
 _ABOUT = ("kind", "step", "epoch", "seconds", "images")

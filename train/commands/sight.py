@@ -12,8 +12,6 @@ from PIL import Image
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.overlap import rectangle_intersection_area
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
-from train.learning.pretrained import with_source_interpolation
-from train.run.restore import Trained
 from train.data.views import (
     View,
     eval_view,
@@ -21,6 +19,8 @@ from train.data.views import (
     rectangle_to_source,
     render_view,
 )
+from train.learning.pretrained import with_source_interpolation
+from train.run.restore import Trained
 
 _FIELDS = ("center_x", "center_y", "half_width", "half_height", "angle")
 

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 
+from train.config.data import DataConfig
 from train.config.run import (
     EquivarianceConfig,
     FitConfig,
@@ -14,7 +15,6 @@ from train.config.run import (
     OutputConfig,
     SharpnessConfig,
 )
-from train.config.data import DataConfig
 from train.errors import choose
 
 

@@ -11,9 +11,6 @@ import jax
 import numpy as np
 
 from train.config.run import FitConfig
-from train.data.sources import Source
-from train.errors import UserError
-from train.learning.experiment import Inputs
 from train.data.labels import with_classes
 from train.data.pipeline import (
     Batch,
@@ -24,6 +21,9 @@ from train.data.pipeline import (
     train_batches,
 )
 from train.data.prefetch import PrefetchIterator, prefetch_to_device
+from train.data.sources import Source
+from train.errors import UserError
+from train.learning.experiment import Inputs
 from train.learning.pretrained import with_source_interpolation
 
 

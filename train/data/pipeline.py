@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from train.data.sampler import EvalBatches, TrainBatches
 from train.config.data import DataConfig
+from train.data.collate import Batch, input_shape
+from train.data.sampler import EvalBatches, TrainBatches
 from train.data.sources import NoSplitError, Source, open_source
 from train.data.sources.holding_out import HELD_OUT
 from train.data.sources.memory import (
@@ -19,7 +20,6 @@ from train.data.sources.memory import (
     load_into_memory,
     say_once,
 )
-from train.data.collate import Batch, input_shape
 from train.data.workers import in_workers, signals_blocked
 
 __all__ = [

@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from train.data.pipeline import BatchIterator
 from train.data.collate import Batch
+from train.data.pipeline import BatchIterator
 
 _Put = TypeVar("_Put")
 

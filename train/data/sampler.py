@@ -12,8 +12,8 @@ import functools
 import numpy as np
 
 from train.config.data import DataConfig
-from train.data.sources.base import Source
 from train.data.collate import Batch, RowMaker
+from train.data.sources.base import Source
 
 # Streams of random numbers that must not meet.
 _SHUFFLE, _FLIP, _AUGMENT = 0, 1, 2

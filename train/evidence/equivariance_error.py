@@ -26,14 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from cram_jax.geometry.coordinates import map_extents
+from cram_jax.geometry.rectangle import Rectangle
+from cram_jax.geometry.similarity import (
+    Similarity,
+    sample_similarity,
+    transform_rectangle,
+)
+from cram_jax.geometry.warping import warp_image
 from cram_jax.losses.equivariance import (
     equivariance_iou,
     mask_equivariance_iou,
     visible_fraction,
 )
-from cram_jax.geometry.rectangle import Rectangle
-from cram_jax.geometry.similarity import Similarity, sample_similarity, transform_rectangle
-from cram_jax.geometry.warping import warp_image
 from train.learning.metrics import Sums, finite_record, weighted_sum
 from train.learning.steps import observe, unit_range
 from train.learning.task import Task

@@ -37,9 +37,9 @@ from cram_jax.backbones.alignment import (
     stage_grids,
 )
 from cram_jax.geometry.overlap import mask_iou, rotated_iou
-from cram_jax.numerics import at_least_float32
 from cram_jax.geometry.rectangle import Rectangle, rectangle_hull
 from cram_jax.geometry.rendering import render_hard_mask
+from cram_jax.numerics import at_least_float32
 from train.learning.metrics import Sums, finite_record, weighted_sum
 
 

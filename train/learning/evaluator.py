@@ -11,8 +11,8 @@ import numpy as np
 
 from train.errors import UserError
 from train.evidence.localization import localization_record
-from train.learning.metrics import classification_record
 from train.learning.devices import Parallel
+from train.learning.metrics import classification_record
 from train.learning.steps import eval_step, observe
 from train.learning.task import Task
 

@@ -13,6 +13,7 @@ import numpy as np
 from cram_jax.attention.rectangular import attended_rectangles
 from train.config.run import FitConfig
 from train.errors import UserError
+from train.learning.devices import Parallel
 from train.learning.metrics import layer_evidence
 from train.learning.network import (
     build_model,
@@ -22,7 +23,6 @@ from train.learning.network import (
 )
 from train.learning.numerics import GENERATOR
 from train.learning.optimizer import make_optimizer
-from train.learning.devices import Parallel
 from train.learning.pretrained import channel_statistics, load_pretrained
 from train.learning.state import TrainState, create_state
 from train.learning.task import Task

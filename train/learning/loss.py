@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cram_jax.geometry.similarity import Similarity
 from cram_jax.losses.equivariance import mean_of_terms
 from cram_jax.numerics import at_least_float32
-from cram_jax.geometry.similarity import Similarity
 from train.learning import movement
 from train.learning.metrics import label_rank, layer_evidence, layer_sums, weighted_sum
 from train.learning.optimizer import hold_frozen

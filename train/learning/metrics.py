@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cram_jax.numerics import at_least_float32
 from cram_jax.geometry.rectangle import Rectangle
+from cram_jax.numerics import at_least_float32
 
 Sums = dict[str, Any]
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.geometry.coordinates import map_extents
-from cram_jax.losses.equivariance import equivariance_terms
 from cram_jax.geometry.similarity import Similarity, sample_similarity
 from cram_jax.geometry.warping import warp_image
+from cram_jax.losses.equivariance import equivariance_terms
 from train.config.sections import EquivarianceConfig
 
 

@@ -17,8 +17,8 @@ from cram_jax.backbones.weights import (
     load_torch_weights,
     packaged_weights,
 )
-from train.config.run import FitConfig, ModelConfig
 from train.config.data import DataConfig
+from train.config.run import FitConfig, ModelConfig
 from train.errors import UserError
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

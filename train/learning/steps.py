@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train.learning.keys import Purpose, image_keys
 from train.evidence.localization import evidence_on_image, localization_sums
+from train.learning.keys import Purpose, image_keys
 from train.learning.loss import Batch, pairs_in_sight, part_loss, unit_range
 from train.learning.metrics import NEVER, Sums, classification_sums, layer_evidence
 from train.learning.state import TrainState, update_average

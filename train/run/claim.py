@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.run.checkpoints.store import BROKEN, FIRST
+from train.config.places import same_place
 from train.config.run import FitConfig, to_dict
+from train.data.labels import differing_names
 from train.errors import CannotWriteError, UserError
 from train.learning.experiment import Inputs
 from train.learning.processes import in_first_process
-from train.data.labels import differing_names
-from train.run.lock import in_use
-from train.config.places import same_place
 from train.run.checkpoints.reading import saved_steps
+from train.run.checkpoints.store import BROKEN, FIRST
+from train.run.lock import in_use
 from train.run.metric_log import write_json
 from train.run.workdir import (
     CONFIG_FILE,

@@ -10,21 +10,21 @@ from typing import Any
 
 import jax
 
-from train.evidence import pictures
-from train.run.checkpoints.store import Checkpoints
 from train.config.run import to_dict
+from train.data.loaders import Feed
 from train.errors import DONE, INTERRUPTED, CannotWriteError, NonFiniteError
+from train.evidence import pictures
 from train.learning.evaluator import Evaluator
 from train.learning.experiment import Experiment
-from train.data.loaders import Feed
-from train.run.interrupts import Interrupts
 from train.learning.metrics import NEVER, window_record
 from train.learning.network import sharpness_at
 from train.learning.optimizer import learning_rate_schedule
+from train.learning.steps import reset_window, train_step
+from train.run.checkpoints.store import Checkpoints
+from train.run.interrupts import Interrupts
+from train.run.metric_log import Records, write_json
 from train.run.profiling import Profiler
 from train.run.progress import Display
-from train.run.metric_log import Records, write_json
-from train.learning.steps import reset_window, train_step
 from train.run.workdir import RESULT_FILE
 
 _SHOWN = ("loss", "accuracy", "images_per_second")

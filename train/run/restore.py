@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 
-from train.run.checkpoints.store import Checkpoints
 from train.config.run import FitConfig
 from train.errors import UserError
-from train.learning.experiment import Experiment, make_experiment
 from train.learning.devices import JitParallel
+from train.learning.experiment import Experiment, make_experiment
 from train.run.checkpoints.reading import DIRECTORY, DamagedError
+from train.run.checkpoints.store import Checkpoints
 from train.run.workdir import load_config, load_inputs
 
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.run.checkpoints.store import BROKEN, SCORES
 from train.config.run import FitConfig, to_dict
 from train.errors import UserError
 from train.learning.experiment import Inputs
 from train.run.checkpoints.reading import DIRECTORY
+from train.run.checkpoints.store import BROKEN, SCORES
 from train.run.metric_log import METRICS_FILE, TENSORBOARD
 
 CONFIG_FILE = "config.json"

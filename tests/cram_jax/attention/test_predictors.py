@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from cram_jax.attention.moments import (
+    heat_map_moments,
+    pool_to_grid,
+    rectangle_from_moments,
+)
+from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.geometry.coordinates import pixel_centers
-from cram_jax.attention.moments import heat_map_moments, pool_to_grid, rectangle_from_moments
 from cram_jax.geometry.overlap import rotated_iou
-from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.geometry.rectangle import Rectangle, rectangle_covariance
 from cram_jax.geometry.similarity import Similarity, transform_rectangle
 from tests.checks import assert_close, assert_tree_finite

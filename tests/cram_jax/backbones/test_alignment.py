@@ -15,12 +15,12 @@ from cram_jax.backbones.inverted import BlockSpec, InvertedResidualNet
 from cram_jax.geometry.rectangle import Rectangle
 from tests.checks import assert_close
 from tests.tiny_runs import tiny_config, tiny_experiment
+from train.commands.predict import as_record, see
 from train.config.data import DataConfig
 from train.evidence.localization import evidence_on_image
 from train.learning.devices import JitParallel
-from train.commands.predict import as_record, see
-from train.run.restore import Trained
 from train.learning.steps import observe
+from train.run.restore import Trained
 
 
 def seen_center(network, stage, side, pixel):

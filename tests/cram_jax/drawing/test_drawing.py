@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import shapely
 
-from cram_jax.drawing import fonts
 from cram_jax.drawing import (
     draw_rectangles,
+    fonts,
     image_grid,
     overlay_mask,
     rectangle_pixel_corners,

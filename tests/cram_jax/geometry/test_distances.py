@@ -7,13 +7,21 @@ import pytest
 import scipy.linalg
 
 from cram_jax.geometry.distances import gaussian_distance_squared, rectangle_distance
-from cram_jax.geometry.rectangle import Rectangle, rectangle_corners, rectangle_covariance
+from cram_jax.geometry.rectangle import (
+    Rectangle,
+    rectangle_corners,
+    rectangle_covariance,
+)
 from tests.checks import (
     assert_close,
     assert_tree_finite,
     finite_difference_gradient,
 )
-from tests.cram_jax.geometry.test_rectangle import SPECIAL_ANGLES, other_names, rectangles
+from tests.cram_jax.geometry.test_rectangle import (
+    SPECIAL_ANGLES,
+    other_names,
+    rectangles,
+)
 
 METRICS = ["gaussian", "parameters", "corners"]
 

@@ -21,7 +21,12 @@ from tests.checks import (
     finite_difference_gradient,
     tolerance,
 )
-from tests.cram_jax.geometry.test_rectangle import SPECIAL_ANGLES, other_names, polygon, rectangles
+from tests.cram_jax.geometry.test_rectangle import (
+    SPECIAL_ANGLES,
+    other_names,
+    polygon,
+    rectangles,
+)
 
 
 def oracle_mask(parameters, height, width, sharpness):

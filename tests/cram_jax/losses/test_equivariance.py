@@ -8,6 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cram_jax.geometry.rectangle import Rectangle
+from cram_jax.geometry.rendering import render_mask
+from cram_jax.geometry.similarity import (
+    Similarity,
+    sample_similarity,
+    transform_rectangle,
+)
+from cram_jax.geometry.warping import inside_mask
 from cram_jax.losses.equivariance import (
     METRICS,
     equivariance_distance,
@@ -17,10 +25,6 @@ from cram_jax.losses.equivariance import (
     mask_equivariance_iou,
     mean_of_terms,
 )
-from cram_jax.geometry.rectangle import Rectangle
-from cram_jax.geometry.rendering import render_mask
-from cram_jax.geometry.similarity import Similarity, sample_similarity, transform_rectangle
-from cram_jax.geometry.warping import inside_mask
 from tests.checks import (
     FINITE_DIFFERENCES,
     assert_close,

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from train.evidence.equivariance_error import PICTURE, draw_curves
-from train.errors import UserError
 from train.commands.evaluate import RESULT_FILE, result_files, scores_table
+from train.errors import UserError
+from train.evidence.equivariance_error import PICTURE, draw_curves
 from train.evidence.pictures import save_film, save_picture
 
 

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from train.commands.image_files import find_images
-from train.run.outputs import Outputs
 from train.printing import printable, say
+from train.run.outputs import Outputs
 
 
 def make(root, *names):

@@ -7,7 +7,6 @@ import pytest
 
 from tests.tiny_runs import INPUTS, tiny_config
 from train.__main__ import COMMANDS, main
-from train.run.claim import claimed
 from train.commands.options import (
     EvaluateConfig,
     ModelsConfig,
@@ -15,10 +14,11 @@ from train.commands.options import (
     ReportConfig,
     field_sentences,
 )
-from train.config.run import FitConfig, to_dict
 from train.config.data import DataConfig
-from train.errors import WRONG_USE
 from train.config.presets import PRESETS, preset
+from train.config.run import FitConfig, to_dict
+from train.errors import WRONG_USE
+from train.run.claim import claimed
 from train.run.workdir import load_config
 
 

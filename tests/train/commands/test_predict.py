@@ -15,16 +15,16 @@ import shapely
 from PIL import Image
 
 from tests.tiny_runs import CLASSES, INPUTS, tiny_arguments, tiny_config, write_images
-from train.commands import prediction_picture
 from train.__main__ import main
-from train.errors import DONE, WRONG_USE
-from train.learning.experiment import make_experiment
-from train.learning.devices import JitParallel
+from train.commands import prediction_picture
 from train.commands.prediction_picture import draw_sight
-from train.run.restore import Trained
-from train.config.sections import ModelConfig
 from train.commands.sight import Sight, as_record, as_seen
+from train.config.sections import ModelConfig
 from train.data.views import eval_view
+from train.errors import DONE, WRONG_USE
+from train.learning.devices import JitParallel
+from train.learning.experiment import make_experiment
+from train.run.restore import Trained
 
 
 @pytest.fixture(scope="module")

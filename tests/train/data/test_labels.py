@@ -7,10 +7,10 @@ import unicodedata
 import numpy as np
 import pytest
 
+from train.data.labels import differing_names, with_classes
 from train.data.sources.base import DatasetInfo, Example
 from train.data.sources.memory import MemorySource
 from train.errors import UserError
-from train.data.labels import differing_names, with_classes
 
 RUN = ("ant", "bee", "cat")
 

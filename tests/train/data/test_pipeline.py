@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.data import pipeline
 from train.config.data import DataConfig
+from train.data import pipeline
+from train.data.pipeline import eval_batches, input_shape, load_source, train_batches
+from train.data.prefetch import prefetch_to_device
 from train.data.sources import DatasetInfo, Example, Truth, UnreadableImageError
 from train.data.sources.base import WrongLabelError
 from train.data.sources.holding_out import HELD_OUT
 from train.data.sources.memory import estimated_bytes, load_into_memory
-from train.data.pipeline import eval_batches, input_shape, load_source, train_batches
-from train.data.prefetch import prefetch_to_device
 
 SIDE = 6
 AUGMENTED = DataConfig(flip=True, crop_area=(0.3, 0.9), color_jitter=0.4)

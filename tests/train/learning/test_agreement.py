@@ -14,18 +14,18 @@ import numpy as np
 import optax
 import pytest
 
+from cram_jax.attention.predictors import MomentPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.losses.equivariance import equivariance_loss, equivariance_terms
-from cram_jax.attention.predictors import MomentPredictor
 from tests.checks import assert_close
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
+from train.config.sections import EquivarianceConfig, OptimizerConfig
+from train.learning.devices import JitParallel, PmapParallel
 from train.learning.keys import Purpose, image_keys
 from train.learning.loss import unit_range
 from train.learning.metrics import layer_evidence
 from train.learning.movement import move_images
-from train.learning.devices import JitParallel, PmapParallel
-from train.config.sections import EquivarianceConfig, OptimizerConfig
 from train.learning.state import create_state
 from train.learning.steps import train_step
 

@@ -21,12 +21,12 @@ from tests.tiny_runs import (
     tiny_experiment,
     write_images,
 )
-from train.errors import DONE, UserError
-from train.learning.evaluator import Evaluator
-from train.learning.devices import JitParallel, PmapParallel, check_batch
-from train.run.metric_log import METRICS_FILE, read_records
 from train.config.sections import OptimizerConfig
+from train.errors import DONE, UserError
+from train.learning.devices import JitParallel, PmapParallel, check_batch
+from train.learning.evaluator import Evaluator
 from train.learning.steps import train_step
+from train.run.metric_log import METRICS_FILE, read_records
 
 BATCH = 16
 STEPS = 20

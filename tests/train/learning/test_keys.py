@@ -11,10 +11,10 @@ import optax
 import pytest
 
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
-from train.learning import movement
-from train.learning.network import initial_variables
-from train.learning.devices import JitParallel, PmapParallel
 from train.config.sections import EquivarianceConfig, OptimizerConfig
+from train.learning import movement
+from train.learning.devices import JitParallel, PmapParallel
+from train.learning.network import initial_variables
 from train.learning.state import create_state
 from train.learning.steps import train_step
 

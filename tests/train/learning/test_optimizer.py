@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.checks import assert_close
+from train.config.sections import EquivarianceConfig, OptimizerConfig, SharpnessConfig
 from train.learning.network import sharpness_at
 from train.learning.optimizer import learning_rate_schedule, make_optimizer
-from train.config.sections import EquivarianceConfig, OptimizerConfig, SharpnessConfig
 from train.learning.state import update_average
 
 PARAMS = {

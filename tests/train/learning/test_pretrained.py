@@ -23,13 +23,13 @@ from tests.tiny_runs import (
 )
 from train.__main__ import main
 from train.config.data import DataConfig
-from train.errors import DONE, UserError
-from train.learning.network import build_model
-from train.learning.devices import JitParallel
-from train.learning.pretrained import channel_statistics, with_source_interpolation
 from train.config.sections import ModelConfig, OptimizerConfig
-from train.learning.steps import train_step
 from train.data.views import View, render_view
+from train.errors import DONE, UserError
+from train.learning.devices import JitParallel
+from train.learning.network import build_model
+from train.learning.pretrained import channel_statistics, with_source_interpolation
+from train.learning.steps import train_step
 
 WIDTHS = (4, 4, 4)
 

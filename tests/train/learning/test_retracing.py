@@ -3,8 +3,8 @@
 import train.learning.evaluator
 import train.run.loop
 from tests.tiny_runs import tiny_arguments, write_images
-from train.commands.options import parse_fit
 from train.commands.fit import fit
+from train.commands.options import parse_fit
 from train.learning.devices import JitParallel
 
 
@@ -29,7 +29,9 @@ def test_train_and_eval_steps_are_traced_and_compiled_once(tmp_path, monkeypatch
         train.run.loop, "train_step", counted("train", train.run.loop.train_step)
     )
     monkeypatch.setattr(
-        train.learning.evaluator, "eval_step", counted("eval", train.learning.evaluator.eval_step)
+        train.learning.evaluator,
+        "eval_step",
+        counted("eval", train.learning.evaluator.eval_step),
     )
     for name in ("compile_update", "compile_evaluation", "compile_map"):
         monkeypatch.setattr(

@@ -11,15 +11,15 @@ import pytest
 
 from tests.checks import assert_close, assert_tree_finite
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
-from train.errors import UserError
-from train.learning.evaluator import Evaluator
-from train.learning.metrics import NEVER
-from train.learning.devices import JitParallel
 from train.config.sections import (
     EquivarianceConfig,
     ModelConfig,
     OptimizerConfig,
 )
+from train.errors import UserError
+from train.learning.devices import JitParallel
+from train.learning.evaluator import Evaluator
+from train.learning.metrics import NEVER
 from train.learning.steps import train_step
 
 TINY = tiny_config().model

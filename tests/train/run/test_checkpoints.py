@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.checks import assert_close
-from train.run.checkpoints.store import BROKEN, Checkpoints
-from train.errors import CannotWriteError, UserError
 from train.config.sections import CheckpointConfig
+from train.errors import CannotWriteError, UserError
+from train.run.checkpoints.store import BROKEN, Checkpoints
 
 CONFIG = CheckpointConfig(keep_latest=2, keep_best=1)
 

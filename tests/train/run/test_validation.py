@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from tests.train.run.test_runs import compiled_once  # noqa: F401
 from tests.tiny_runs import tiny_arguments, write_images
+from tests.train.run.test_runs import compiled_once  # noqa: F401
 from train.__main__ import main
-from train.run.checkpoints.store import SCORES
 from train.errors import DONE, WRONG_USE
 from train.learning.evaluator import Evaluator
+from train.run.checkpoints.store import SCORES
 from train.run.metric_log import read_records
 
 

@@ -20,11 +20,17 @@ import orbax.checkpoint as ocp
 
 from train.config.run import CheckpointConfig
 from train.errors import CannotWriteError, UserError, cause_of
-from train.run.checkpoints.reading import DIRECTORY, DamagedError, Record, read_checked, saved_steps
-from train.run.metric_log import strict, write_json
+from train.run.checkpoints.reading import (
+    DIRECTORY,
+    DamagedError,
+    Record,
+    read_checked,
+    saved_steps,
+)
 from train.run.checkpoints.retention import LatestAndBest, read_scores
 from train.run.checkpoints.safe_path import SafePath
 from train.run.checkpoints.saved_state import checksums, fitted, misfits, shorten
+from train.run.metric_log import strict, write_json
 
 BROKEN = "checkpoints-broken"
 SCORES = "checkpoints-scores.json"

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from train.config.data import DataConfig
+from train.data.pipeline import eval_batches, load_source, train_batches
 from train.data.sources import UnreadableImageError, open_source
 from train.data.sources.decoding import decode_image
 from train.data.sources.folders.folder import FolderSource
-from train.data.pipeline import eval_batches, load_source, train_batches
 
 RED, GREEN, BLUE = (250, 10, 20), (10, 240, 30), (20, 30, 230)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train.data.sources.test_layouts import sentences_anew  # noqa: F401
 from tests.train.data.sources.test_folder import (
     make_tree,
     open_folder,
@@ -14,6 +13,7 @@ from tests.train.data.sources.test_folder import (
     rectangle_of,
     save,
 )
+from tests.train.data.sources.test_layouts import sentences_anew  # noqa: F401
 from train.data.sources import UnreadableImageError
 
 

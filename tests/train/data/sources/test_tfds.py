@@ -8,11 +8,11 @@ import tensorflow_datasets as tfds
 
 from tests.train.data.sources.test_layouts import sentences_anew  # noqa: F401
 from train.config.data import DataConfig
+from train.data.pipeline import eval_batches, load_source
 from train.data.sources import UnreadableImageError, open_source
-from train.data.sources.tfds import source as tfds_source
 from train.data.sources.base import WrongLabelError
 from train.data.sources.holding_out import HELD_OUT
-from train.data.pipeline import eval_batches, load_source
+from train.data.sources.tfds import source as tfds_source
 
 HEIGHT, WIDTH = 20, 40
 

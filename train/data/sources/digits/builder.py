@@ -43,8 +43,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         del dl_manager  # nothing to download
         return {
-            split: self._generate_examples(split)
-            for split in cluttered.SPLIT_SIZES
+            split: self._generate_examples(split) for split in cluttered.SPLIT_SIZES
         }
 
     def _generate_examples(self, split: str):

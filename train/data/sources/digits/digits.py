@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from train.data.sources.digits import cluttered
 from train.data.sources.base import DatasetInfo, Example, NoSplitError, Source
+from train.data.sources.digits import cluttered
 from train.data.sources.holding_out import HELD_OUT, hold_out
 from train.data.views import isotropic_to_pixel
 

@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
-from train.data.sources.folders.class_names import check_spelling, class_name
 from train.data.sources.decoding import image_endings
+from train.data.sources.folders.class_names import check_spelling, class_name
 from train.data.sources.folders.listing import list_folder
 from train.data.sources.folders.masks import MASKS, TRIMAPS, is_mask_tree
 from train.data.sources.memory import name_skipped

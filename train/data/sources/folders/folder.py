@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from train.data.sources.base import DatasetInfo, Example
+from train.data.sources.decoding import decode_image, decode_mask, stored_size
 from train.data.sources.folders.boxes import (
     Box,
     box_rectangle,
@@ -14,10 +15,9 @@ from train.data.sources.folders.boxes import (
     read_boxes,
 )
 from train.data.sources.folders.class_names import displayed_names
-from train.data.sources.decoding import decode_image, decode_mask, stored_size
+from train.data.sources.folders.masks import TRIMAPS, find_masks
 from train.data.sources.folders.tree import Labelled, read_tree
 from train.data.sources.holding_out import HELD_OUT, hash_order, hold_out
-from train.data.sources.folders.masks import TRIMAPS, find_masks
 
 _SIZE_SAMPLES = 64
 

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from train.data.sources.folders.boxes import normal_path
 from train.data.sources.decoding import mask_levels
+from train.data.sources.folders.boxes import normal_path
 from train.data.sources.memory import name_skipped
 
 TRIMAPS, MASKS = "trimaps", "masks"  # value 1 is the object; white is the object

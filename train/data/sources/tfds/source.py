@@ -19,8 +19,8 @@ from train.data.sources.base import (
     UnreadableImageError,
     checked_label,
 )
-from train.data.sources.folders.boxes import mask_rectangle
 from train.data.sources.decoding import object_mask
+from train.data.sources.folders.boxes import mask_rectangle
 from train.data.sources.holding_out import HELD_OUT, hold_out
 from train.data.sources.locations import default_data_dir
 from train.data.sources.tfds.layouts import LAYOUTS, Layout
