@@ -16,7 +16,7 @@ from scipy import ndimage
 import cram_jax
 from cram_jax import PositionwiseAttention, explain
 from cram_jax.backbones import backbone
-from cram_jax.backbones.positions import mask_on_image, stage_grids
+from cram_jax.backbones.alignment import mask_on_image, stage_grids
 from tests.checks import assert_close, assert_tree_finite
 
 CLASSES = 5

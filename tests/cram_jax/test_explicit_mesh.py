@@ -10,10 +10,10 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import cram_jax
+from cram_jax.attention.positionwise import ATTENTIONS
 from cram_jax.backbones import BACKBONES
-from cram_jax.baselines import ATTENTIONS
 from tests.checks import assert_close
-from tests.test_settings import NETWORKS, SMALL
+from tests.cram_jax.test_settings import NETWORKS, SMALL
 
 LAYERS = [name for name, make in ATTENTIONS.items() if make is not None]
 DEVICES = 4

@@ -10,11 +10,11 @@ import pytest
 
 import cram_jax
 from cram_jax import Rectangle, Similarity
+from cram_jax.attention.moments import heat_map_moments, pool_to_grid
+from cram_jax.attention.positionwise import PositionwiseAttention
 from cram_jax.backbones import BACKBONES, backbone
-from cram_jax.baselines import PositionwiseAttention
-from cram_jax.moments import heat_map_moments, pool_to_grid
 from tests.checks import assert_close
-from tests.test_settings import rectangles, similarities
+from tests.cram_jax.test_settings import rectangles, similarities
 
 X = jnp.ones((2, 8, 8, 4))
 

@@ -10,14 +10,14 @@ import pytest
 
 import cram_jax
 from cram_jax.backbones import BACKBONES
-from tests.test_settings import SMALL
+from tests.cram_jax.test_settings import SMALL
 from tests.tiny_runs import tiny_arguments, write_images
 from train.__main__ import main
-from train.describe import network_parts
+from train.commands.models import network_parts
+from train.config.sections import ModelConfig, OptimizerConfig
 from train.errors import WRONG_USE, UserError
-from train.models import build_model, parameter_paths
-from train.optimizer import check_patterns
-from train.sections import ModelConfig, OptimizerConfig
+from train.learning.network import build_model, parameter_paths
+from train.learning.optimizer import check_patterns
 
 PATHS = (
     "attention1/mask_predictor/trunk/kernel",
