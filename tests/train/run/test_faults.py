@@ -202,7 +202,9 @@ FAULTS = {
     "an empty folder": Fault(
         lambda world: (shutil.rmtree(world.data), world.data.mkdir()), fit, REFUSED
     ),
-    "work directory is a file": Fault(write("fresh", "mine"), fit_fresh, REFUSED),
+    "work directory is a file": Fault(
+        write("fresh", "mine"), fit_fresh, (CANNOT_WRITE,), "it is a file"
+    ),
     "work directory holds another's files": Fault(
         write("fresh/metrics.jsonl", "mine"), fit_fresh, (*EITHER, CANNOT_WRITE)
     ),
@@ -401,7 +403,7 @@ def test_nothing_is_lost_and_one_sentence_tells(
 
 
 @pytest.mark.parametrize("variables", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
-def test_a_run_goes_on_under_another_environment(world, original, variables, tmp_path):
+def test_a_run_goes_on_under_another_environment(world, original, variables):
     before = digests(world)
     shutil.rmtree(world.newest)
     for words in (fit(world), evaluate(world)):
@@ -412,7 +414,6 @@ def test_a_run_goes_on_under_another_environment(world, original, variables, tmp
     assert digests(world) == before
     step, _, _ = final_state(world.workdir)
     assert step == final_state(original.workdir)[0]
-    del tmp_path
 
 
 def test_there_are_enough_faults():
