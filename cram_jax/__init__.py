@@ -20,6 +20,12 @@ from cram_jax.baselines import (
     attention_factory,
 )
 from cram_jax.coordinates import map_extents, pixel_centers
+from cram_jax.coverage import (
+    covers_picture,
+    is_wider_than_picture,
+    rectangle_pixel_area,
+    share_of_picture,
+)
 from cram_jax.distances import gaussian_distance_squared, rectangle_distance
 from cram_jax.equivariance import (
     equivariance_distance,
@@ -48,13 +54,9 @@ from cram_jax.losses import (
 )
 from cram_jax.overlap import mask_iou, rectangle_intersection_area, rotated_iou
 from cram_jax.pixels import (
-    covers_picture,
-    is_wider_than_picture,
     rectangle_from_pixel_box,
-    rectangle_pixel_area,
     rectangle_pixel_box,
     rectangle_polygon,
-    share_of_picture,
 )
 from cram_jax.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.rectangle import (

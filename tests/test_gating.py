@@ -140,7 +140,8 @@ def test_finite_gradients_for_huge_and_constant_half_floats():
 
 @pytest.mark.parametrize("layer", [RectangularAttention, PositionwiseAttention])
 def test_an_unknown_filling_is_refused(layer):
-    with pytest.raises(ValueError, match=r"Unknown fill 'median'.*'zero' or the 'mean'"):
+    message = r"Unknown fill 'median'.*'zero' or the 'mean'"
+    with pytest.raises(ValueError, match=message):
         layer(fill="median").init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)))
     with pytest.raises(ValueError, match="fill 'median'"):
         cram_jax.apply_mask(jnp.zeros((4, 4, 2)), jnp.zeros((4, 4)), fill="median")

@@ -18,6 +18,7 @@ ORDER = [
     "distances",
     "overlap",
     "pixels",
+    "coverage",
     "rendering",
     "gating",
     "similarity",
