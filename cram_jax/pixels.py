@@ -21,6 +21,8 @@ Everything is batched, differentiable, and float32 or better.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,7 @@ __all__ = [
     "rectangle_polygon",
 ]
 
-Box = jax.typing.ArrayLike
+Box = jax.typing.ArrayLike | Sequence[float]
 
 
 def crop_or_whole(crop: Box | None, height: int, width: int) -> jax.Array:
@@ -56,6 +58,7 @@ def crop_or_whole(crop: Box | None, height: int, width: int) -> jax.Array:
 
 
 def as_box(box: Box, name: str) -> jax.Array:
+    """The box as a floating array, checked."""
     box = jnp.asarray(box)
     if box.ndim == 0 or box.shape[-1] != 4:
         raise ValueError(
