@@ -29,16 +29,18 @@ from cram_jax.explain import (
     grad_cam_of_split,
 )
 from cram_jax.geometry.coordinates import map_extents, pixel_centers
+from cram_jax.geometry.coverage import (
+    covers_picture,
+    is_wider_than_picture,
+    rectangle_pixel_area,
+    share_of_picture,
+)
 from cram_jax.geometry.distances import gaussian_distance_squared, rectangle_distance
 from cram_jax.geometry.overlap import mask_iou, rectangle_intersection_area, rotated_iou
 from cram_jax.geometry.pixels import (
-    covers_picture,
-    is_wider_than_picture,
     rectangle_from_pixel_box,
-    rectangle_pixel_area,
     rectangle_pixel_box,
     rectangle_polygon,
-    share_of_picture,
 )
 from cram_jax.geometry.rectangle import (
     Rectangle,
