@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cram_jax.attention.rectangular import attended_rectangles
+from cram_jax.attention.evidence import attended_rectangles
 from train.config.run import FitConfig
 from train.errors import UserError
 from train.learning.devices import Parallel

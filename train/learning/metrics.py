@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cram_jax.attention.evidence import layer_evidence as layer_evidence
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.numerics import at_least_float32
 
@@ -51,26 +52,6 @@ def finite_record(values: Mapping[str, Any]) -> dict[str, float]:
     """
     floats = {name: float(value) for name, value in values.items()}
     return {name: value for name, value in floats.items() if math.isfinite(value)}
-
-
-def layer_evidence(intermediates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What each attention layer sowed, by module path.
-
-    Returns:
-      `{path: {"mask": [B, H, W], "rectangle": Rectangle of [B]}}`; a layer without
-      spatial mask is left out, a position-wise one has no "rectangle".
-    """
-    found: dict[str, dict[str, Any]] = {}
-
-    def visit(tree: Mapping[str, Any], path: tuple[str, ...]) -> None:
-        for name, value in tree.items():
-            if isinstance(value, Mapping):
-                visit(value, (*path, name))
-            elif name in ("mask", "rectangle"):
-                found.setdefault("/".join(path), {})[name] = value[-1]
-
-    visit(intermediates, ())
-    return {path: layer for path, layer in found.items() if "mask" in layer}
 
 
 def _layer_names(layer: Mapping[str, Any]) -> tuple[str, ...]:
