@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from train.config.run import FitConfig
+from train.data.collate import RowTruth
+from train.data.facts import Facts
 from train.data.labels import with_classes
 from train.data.pipeline import (
     Batch,
@@ -21,10 +23,9 @@ from train.data.pipeline import (
     train_batches,
 )
 from train.data.prefetch import PrefetchIterator, prefetch_to_device
+from train.data.preparation import with_source_interpolation
 from train.data.sources import Source
 from train.errors import UserError
-from train.learning.experiment import Inputs
-from train.learning.pretrained import with_source_interpolation
 
 
 @contextlib.contextmanager
@@ -42,15 +43,21 @@ class Feed:
     Sources are opened when first asked for: an evaluation needs no training images.
     """
 
-    def __init__(self, config: FitConfig, class_names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        config: FitConfig,
+        task: RowTruth,
+        class_names: Sequence[str] | None = None,
+    ):
         """Opens nothing yet.
 
         Args:
           config: of the run.
+          task: says which truth belongs to an image.
           class_names: of a run that was trained: labels count in this order. None: the
             order of the training images.
         """
-        self._config, self._class_names = config, class_names
+        self._config, self._task, self._class_names = config, task, class_names
         self._data = with_source_interpolation(config)
         self._process = {
             "process_index": jax.process_index(),
@@ -88,7 +95,7 @@ class Feed:
             return self._labelled(source, whole=False)
 
     @cached_property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> Facts:
         """Shape and meaning of the images.
 
         Raises:
@@ -101,7 +108,7 @@ class Feed:
                 f" the same classes; got {len(info.class_names)} and"
                 f" {len(test.class_names)}."
             )
-        return Inputs(
+        return Facts(
             image_shape=input_shape(info, self._data),
             class_names=info.class_names,
             num_examples=len(self.train_source),
@@ -119,6 +126,7 @@ class Feed:
                 self._data,
                 config.batch_size,
                 seed=config.seed,
+                task=self._task,
                 **self._process,
             )
         batches.set_state({"step": step})
@@ -148,7 +156,11 @@ class Feed:
     def _once(self, source: Source) -> EvalIterable:
         with _named_errors():
             return eval_batches(
-                source, self._data, self._config.batch_size, **self._process
+                source,
+                self._data,
+                self._config.batch_size,
+                task=self._task,
+                **self._process,
             )
 
     def fixed_batch(self, count: int) -> Batch:

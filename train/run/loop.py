@@ -13,21 +13,21 @@ import jax
 from train.config.run import to_dict
 from train.data.loaders import Feed
 from train.errors import DONE, INTERRUPTED, CannotWriteError, NonFiniteError
-from train.evidence import pictures
+from train.evidence.pictures import grid_of
 from train.learning.evaluator import Evaluator
 from train.learning.experiment import Experiment
-from train.learning.metrics import NEVER, window_record
 from train.learning.network import sharpness_at
 from train.learning.optimizer import learning_rate_schedule
 from train.learning.steps import reset_window, train_step
+from train.learning.window import NEVER, window_record
 from train.run.checkpoints.store import Checkpoints
 from train.run.interrupts import Interrupts
 from train.run.metric_log import Records, write_json
+from train.run.pictures import save_film, save_picture
 from train.run.profiling import Profiler
 from train.run.progress import Display
 from train.run.workdir import RESULT_FILE
 
-_SHOWN = ("loss", "accuracy", "images_per_second")
 _SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
 
 
@@ -45,9 +45,9 @@ class Loop:
         self._config = config = experiment.config
         self._is_writer = jax.process_index() == 0
         parallel = experiment.parallel
-        self._update = parallel.compile_update(partial(train_step, experiment.task))
+        self._update = parallel.compile_update(partial(train_step, experiment))
         self._reset = parallel.compile_map(reset_window)
-        self._evaluator = Evaluator(experiment.task, parallel)
+        self._evaluator = Evaluator(experiment, parallel)
         self._rate = learning_rate_schedule(config.optimizer, experiment.total_steps)
         self._checkpoints = Checkpoints(config.workdir, config.checkpoint)
         self.state = experiment.initial_state()
@@ -164,7 +164,8 @@ class Loop:
         values["sharpness"] = float(sharpness)
         self._logged_at, self._logged_step = now, self.step
         self._write("train", values)
-        shown = {name: values[name] for name in _SHOWN if name in values}
+        names = ("loss", *self._experiment.task.shown, "images_per_second")
+        shown = {name: values[name] for name in names if name in values}
         self._display.training(self.step, shown, now - self._started)
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
@@ -183,13 +184,15 @@ class Loop:
         if (held_out := self._feed.validation_batches()) is not None:
             self._validation = self._evaluator.scores(variables, step, held_out)
             self._write("validation", self._validation)
+        names = (*self._experiment.task.shown, *_SHOWN_LAYER)
         shown = {
             name: value
             for name, value in self._scores.items()
-            if name == "accuracy" or name.rpartition("/")[2] in _SHOWN_LAYER
+            if name.rpartition("/")[2] in names
         }
-        if self._validation:
-            shown["held-out accuracy"] = self._validation["accuracy"]
+        best = self._experiment.task.best_score
+        if best in self._validation:
+            shown[f"held-out {best}"] = self._validation[best]
         self._display.evaluation(self.step, shown)
         if self._records is not None and self._config.output.pictures:
             self._draw(self._records)
@@ -203,8 +206,8 @@ class Loop:
         )
         batch = self._feed.fixed_batch(self._config.output.pictures)
         _, evidence = self._evaluator.observe(variables, step, batch["image"])
-        picture = pictures.grid_of(batch, evidence, self._feed.inputs.truth)
-        pictures.save_picture(self._config.workdir, self.step, picture)
+        picture = grid_of(batch, evidence, self._feed.inputs.truth)
+        save_picture(self._config.workdir, self.step, picture)
         records.picture(self.step, picture)
 
     def _save(self) -> None:
@@ -219,7 +222,8 @@ class Loop:
             "config": to_dict(self._config),
         }
         # The test images choose nothing.
-        score = self._validation.get("accuracy") if self._evaluates() else None
+        best = self._experiment.task.best_score
+        score = self._validation.get(best) if self._evaluates() else None
         state = self._experiment.parallel.fetchable(self.state)
         self._checkpoints.save(self.step, state, record, score)
 
@@ -231,7 +235,7 @@ class Loop:
         held_out = {"validation": self._validation} if self._validation else {}
         result = {"step": self.step, **self._scores, **held_out}
         write_json(workdir / RESULT_FILE, result)
-        film = pictures.save_film(workdir)
+        film = save_film(workdir)
         film_note = f", {film.name}" if film else ""
         self._display.message(
             f"Done: {self.step} steps in {self._seconds():.0f} s. See {workdir}:"

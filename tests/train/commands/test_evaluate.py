@@ -11,7 +11,7 @@ from rich.console import Console
 from train.commands.evaluate import RESULT_FILE, result_files, scores_table
 from train.errors import UserError
 from train.evidence.equivariance_error import PICTURE, draw_curves
-from train.evidence.pictures import save_film, save_picture
+from train.run.pictures import save_film, save_picture
 
 
 def printed(table):

@@ -15,7 +15,7 @@ from tests.tiny_runs import CLASSES, final_state, tiny_arguments, write_images
 from train.__main__ import main
 from train.config.places import moved_from, with_absolute_places
 from train.errors import CANNOT_WRITE, DONE, WRONG_USE
-from train.learning.numerics import own_numerics
+from train.learning.processes import own_numerics
 from train.run.workdir import load_config
 
 
