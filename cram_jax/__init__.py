@@ -5,24 +5,22 @@ are in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictu
 Pillow (the extra `viz`), in `cram_jax.drawing`.
 """
 
+from cram_jax.attention.channel import (
+    CoordinateAttention,
+    EfficientChannelAttention,
+    SqueezeExcite,
+)
 from cram_jax.attention.evidence import (
     attended_masks,
     attended_rectangles,
     layer_evidence,
     sharpness_schedule,
 )
-from cram_jax.attention.gate import Gate
-from cram_jax.attention.positionwise import (
-    ATTENTIONS,
-    CBAM,
-    CoordinateAttention,
-    EfficientChannelAttention,
-    PositionwiseAttention,
-    SqueezeExcite,
-    attention_factory,
-)
+from cram_jax.attention.gate import Gate, apply_mask, gate
+from cram_jax.attention.positionwise import CBAM, PositionwiseAttention
 from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.rectangular import RectangularAttention
+from cram_jax.attention.registry import ATTENTIONS, attention_factory
 from cram_jax.attention.trunk import Trunk
 from cram_jax.explain import (
     ClassMaps,
@@ -55,8 +53,6 @@ from cram_jax.geometry.rectangle import (
     rectangle_to_raw,
 )
 from cram_jax.geometry.rendering import (
-    apply_mask,
-    gate,
     relative_sharpness,
     render_hard_mask,
     render_mask,

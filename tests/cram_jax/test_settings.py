@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cram_jax
-from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.attention.registry import ATTENTIONS
 from cram_jax.backbones import BACKBONES
 from cram_jax.backbones.alignment import mask_on_image, rectangle_on_image, stage_grids
 from tests.checks import assert_tree_finite
