@@ -61,9 +61,26 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
     names = list(names)
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(nearest(name, names))
     raise UserError(f"Unknown {what} {name!r}.{hint} There are: {', '.join(names)}.")
+
+
+def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The one of `names` that was probably meant, whatever its case; None if none is.
+
+    Args:
+      name: as it was typed.
+      names: that there are.
+      cutoff: likeness from which on one counts, from 0 to 1.
+    """
+    known = {each.casefold(): each for each in names}
+    close = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=cutoff)
+    return known[close[0]] if close else None
+
+
+def did_you_mean(name: str | None) -> str:
+    """The end of a message: " Did you mean 'NAME'?", or nothing for None."""
+    return "" if name is None else f" Did you mean {name!r}?"
 
 
 def cause_of(error: BaseException) -> str:

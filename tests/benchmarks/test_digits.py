@@ -17,7 +17,7 @@ from train.data.sources.digits.cluttered import make_sample
 from train.evidence.equivariance_error import MAX_ANGLE, MAX_SCALE, MAX_SHIFT
 from train.learning.devices import JitParallel
 from train.learning.experiment import Inputs, make_experiment
-from train.run.restore import Trained
+from train.run.checkpoints.restore import Trained
 from train.run.workdir import differing_fields
 
 

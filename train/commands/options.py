@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import itertools
 import textwrap
@@ -19,7 +18,7 @@ import tyro
 from train.config.places import expanded
 from train.config.presets import PRESETS, preset, summary
 from train.config.run import FitConfig
-from train.errors import UserError
+from train.errors import UserError, nearest
 
 PROGRAM = "python -m train"
 
@@ -141,10 +140,10 @@ def _check_options(kind: type[Any], arguments: Sequence[str]) -> None:
         if not name.startswith("--") or name in known:
             continue
         last = name.rpartition(".")[2].lstrip("-")
-        close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.8)
-        near = [by_last[each] for each in close]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85) or near
-        hint = f" Did you mean {near[0]}?" if near else ""
+        near = nearest(name, known, cutoff=0.85)
+        if near is None and (close := nearest(last, by_last, cutoff=0.8)):
+            near = by_last[close]
+        hint = f" Did you mean {near}?" if near else ""
         raise UserError(f"Unknown option {name}.{hint} See --help for all.")
 
 

@@ -21,12 +21,11 @@ from train.errors import DONE, WRONG_USE, UserError
 from train.learning.devices import JitParallel
 from train.learning.steps import observe
 from train.printing import printable, say
+from train.run import layout
+from train.run.checkpoints.restore import Trained, restore_trained
 from train.run.outputs import Outputs
-from train.run.restore import Trained, restore_trained
 from train.run.workdir import load_config
 
-RESULT_FILE = "predictions.json"
-PICTURE_ENDING = "-rectangle.png"
 _COMMAND = "predict"
 
 
@@ -66,7 +65,7 @@ class Predictor:
             return
         names = self._trained.experiment.inputs.class_names
         text = self._class_text(names[sight.label], sight.label)
-        name = self._outputs.free_name(file.stem, PICTURE_ENDING, self._taken)
+        name = self._outputs.free_name(file.stem, layout.PREDICTION_ENDING, self._taken)
         picture = self._outputs.write(name, _png(draw_sight(sight, image, text)))
         place = {"image": printable(file), "picture": printable(picture)}
         self.records.append(place | as_record(sight, names))
@@ -104,9 +103,11 @@ def predict(options: PredictConfig) -> int:
         raise UserError("predict needs at least one image file.")
     load_config(options.workdir)
     outputs = Outputs(
-        options.output or options.workdir / "predictions", _COMMAND, [options.workdir]
+        options.output or options.workdir / layout.PREDICTIONS_FOLDER,
+        _COMMAND,
+        [options.workdir],
     )
-    outputs.check(RESULT_FILE)
+    outputs.check(layout.PREDICTIONS)
     found = find_images(options.images, made_by=_COMMAND)
     if not found.files:
         raise UserError(_no_image(found))
@@ -122,12 +123,12 @@ def predict(options: PredictConfig) -> int:
             predictor.predict(file)
     finally:
         # Also of what was done before a full disk or an impatient user.
-        outputs.write_json(RESULT_FILE, predictor.records)
-    say(f"Pictures and {RESULT_FILE} are in {printable(outputs.directory)}.")
+        outputs.write_json(layout.PREDICTIONS, predictor.records)
+    say(f"Pictures and {layout.PREDICTIONS} are in {printable(outputs.directory)}.")
     if predictor.failures:
         say(
             f"{predictor.failures} of {len(predictor.records)} could not be used; see"
-            f' "error" in {RESULT_FILE}.',
+            f' "error" in {layout.PREDICTIONS}.',
             error=True,
         )
     return WRONG_USE if predictor.failures else DONE

@@ -20,7 +20,7 @@ from train.data.views import (
     render_view,
 )
 from train.learning.pretrained import with_source_interpolation
-from train.run.restore import Trained
+from train.run.checkpoints.restore import Trained
 
 _FIELDS = ("center_x", "center_y", "half_width", "half_height", "angle")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from train.config.differences import Difference
 from train.config.run import FitConfig
-
-if TYPE_CHECKING:  # The command line needs this file, and none of jax.
-    from train.run.workdir import Difference
 
 FOLDER = "folder:"
 

@@ -42,7 +42,6 @@ from train.learning.metrics import Sums, finite_record, weighted_sum
 from train.learning.steps import observe, unit_range
 from train.learning.task import Task
 
-PICTURE = "equivariance.png"
 # How many pairs of an image and a moved image the scores are means over.
 PAIRS = "images_in_sight"
 BATCH = 100

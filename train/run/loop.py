@@ -20,12 +20,13 @@ from train.learning.metrics import NEVER, window_record
 from train.learning.network import sharpness_at
 from train.learning.optimizer import learning_rate_schedule
 from train.learning.steps import reset_window, train_step
+from train.run import layout
 from train.run.checkpoints.store import Checkpoints
+from train.run.files import write_json
 from train.run.interrupts import Interrupts
-from train.run.metric_log import Records, write_json
+from train.run.metric_log import Records, save_film, save_picture
 from train.run.profiling import Profiler
 from train.run.progress import Display
-from train.run.workdir import RESULT_FILE
 
 _SHOWN = ("loss", "accuracy", "images_per_second")
 _SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
@@ -105,7 +106,7 @@ class Loop:
 
     def _profiler(self) -> Profiler:
         steps = self._config.output.profile_steps
-        return Profiler(self._config.workdir / "profile", self.step, steps)
+        return Profiler(self._config.workdir / layout.PROFILE, self.step, steps)
 
     def _evaluates(self) -> bool:
         every = self._config.output.evaluate_every * self._experiment.steps_per_epoch
@@ -204,7 +205,7 @@ class Loop:
         batch = self._feed.fixed_batch(self._config.output.pictures)
         _, evidence = self._evaluator.observe(variables, step, batch["image"])
         picture = pictures.grid_of(batch, evidence, self._feed.inputs.truth)
-        pictures.save_picture(self._config.workdir, self.step, picture)
+        save_picture(self._config.workdir, self.step, picture)
         records.picture(self.step, picture)
 
     def _save(self) -> None:
@@ -230,12 +231,12 @@ class Loop:
         workdir = self._config.workdir
         held_out = {"validation": self._validation} if self._validation else {}
         result = {"step": self.step, **self._scores, **held_out}
-        write_json(workdir / RESULT_FILE, result)
-        film = pictures.save_film(workdir)
+        write_json(workdir / layout.RESULT, result)
+        film = save_film(workdir)
         film_note = f", {film.name}" if film else ""
         self._display.message(
             f"Done: {self.step} steps in {self._seconds():.0f} s. See {workdir}:"
-            f" {RESULT_FILE}{film_note}."
+            f" {layout.RESULT}{film_note}."
         )
 
     @contextlib.contextmanager

@@ -20,7 +20,7 @@ from train.config.data import DataConfig
 from train.evidence.localization import evidence_on_image
 from train.learning.devices import JitParallel
 from train.learning.steps import observe
-from train.run.restore import Trained
+from train.run.checkpoints.restore import Trained
 
 
 def seen_center(network, stage, side, pixel):

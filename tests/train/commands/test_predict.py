@@ -24,7 +24,7 @@ from train.data.views import eval_view
 from train.errors import DONE, WRONG_USE
 from train.learning.devices import JitParallel
 from train.learning.experiment import make_experiment
-from train.run.restore import Trained
+from train.run.checkpoints.restore import Trained
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 from train.data.sources.base import Source
 from train.data.sources.locations import default_data_dir
+from train.errors import did_you_mean, nearest
 
 NAMES = ("digits", "tfds:NAME[/CONFIG]", "folder:PATH")
 
@@ -77,9 +77,7 @@ def open_source(
 def _unknown(name: str) -> str:
     message = f"data.name must be one of {', '.join(NAMES)}, got {name!r}."
     if name and Path(name).expanduser().is_dir():
-        return f"{message} Did you mean 'folder:{name}'?"
+        return message + did_you_mean(f"folder:{name}")
     kind, colon, rest = name.partition(":")
-    close = difflib.get_close_matches(kind, ("digits", "tfds", "folder"), 1)
-    if not close:
-        return message
-    return f"{message} Did you mean {close[0] + colon + rest!r}?"
+    close = nearest(kind, ("digits", "tfds", "folder"))
+    return message + did_you_mean(close and close + colon + rest)

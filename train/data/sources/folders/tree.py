@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from train.data.sources.folders.content import (
 )
 from train.data.sources.holding_out import hold_out
 from train.data.sources.memory import say_once
+from train.errors import did_you_mean, nearest
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
@@ -47,7 +47,7 @@ class Tree(NamedTuple):
 
 
 def read_tree(root: Path, split: str, *, train_split: str = "train") -> Tree:
-    """Reads the folder; see `train.data.sources.folders.folder.open_folder` for the rules."""
+    """Reads the folder; `open_folder` states the rules."""
     if not root.is_dir():
         what = "is a file; unpack it first" if root.exists() else "does not exist"
         raise ValueError(f"The image folder {root} {what}.")
@@ -200,10 +200,7 @@ def _refuse_inner_splits(root: Path, scanned: Classes) -> None:
 def _unknown_class(
     asked: Path, name: str, train: Path, classes: tuple[str, ...]
 ) -> str:
-    by_case = {each.casefold(): each for each in classes}
-    close = difflib.get_close_matches(name.casefold(), by_case, 1)
-    hint = f" Did you mean {by_case[close[0]]!r}?" if close else ""
     return (
         f"{asked / name} is a class that {train} does not have; remove it, or add "
-        f"training images.{hint}"
+        f"training images.{did_you_mean(nearest(name, classes))}"
     )
