@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.cost_layers import compile_and_describe, example_values
 from benchmarks.timing import interleaved, quartiles, relative
 from cram_jax.attention.positionwise import ATTENTIONS
+from train.config.model import ModelConfig
 from train.config.presets import preset
-from train.config.sections import ModelConfig
 from train.learning.devices import JitParallel
 from train.learning.experiment import Inputs, make_experiment
 from train.learning.network import build_model

@@ -12,7 +12,7 @@ from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.similarity import Similarity, sample_similarity
 from cram_jax.geometry.warping import warp_image
 from cram_jax.losses.equivariance import equivariance_terms
-from train.config.sections import EquivarianceConfig
+from train.config.attention import EquivarianceConfig
 
 
 def move_images(

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from cram_jax.attention.positionwise import attention_factory
 from cram_jax.attention.rectangular import sharpness_schedule
 from cram_jax.backbones import backbone
-from train.config.run import FitConfig, ModelConfig, SharpnessConfig
+from train.config.attention import SharpnessConfig
+from train.config.model import ModelConfig
+from train.config.run import FitConfig
 from train.learning.keys import Purpose
 from train.learning.optimizer import path_of
 

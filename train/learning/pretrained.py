@@ -18,7 +18,8 @@ from cram_jax.backbones.weights import (
     packaged_weights,
 )
 from train.config.data import DataConfig
-from train.config.run import FitConfig, ModelConfig
+from train.config.model import ModelConfig
+from train.config.run import FitConfig
 from train.errors import UserError
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

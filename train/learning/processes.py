@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from train.config.run import HostsConfig
+from train.config.output import HostsConfig
 from train.errors import UserError, cause_of
 
 _COORDINATOR = "TRAIN_COORDINATOR"

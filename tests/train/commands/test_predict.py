@@ -19,7 +19,7 @@ from train.__main__ import main
 from train.commands import prediction_picture
 from train.commands.prediction_picture import draw_sight
 from train.commands.sight import Sight, as_record, as_seen
-from train.config.sections import ModelConfig
+from train.config.model import ModelConfig
 from train.data.views import eval_view
 from train.errors import DONE, WRONG_USE
 from train.learning.devices import JitParallel

@@ -408,9 +408,9 @@ def test_prefetch_raises_what_went_wrong_and_stops_its_thread():
     ("fields", "message"),
     [
         ({"name": ""}, "data.name must not be empty"),
-        ({"train_examples": 0}, "data.train_examples must be >= 1, got 0"),
-        ({"eval_examples": -1}, "data.eval_examples must be >= 1"),
-        ({"image_size": 0}, "data.image_size must be >= 1"),
+        ({"train_examples": 0}, "data.train_examples must be 1 or more, got 0"),
+        ({"eval_examples": -1}, "data.eval_examples must be 1 or more"),
+        ({"image_size": 0}, "data.image_size must be 1 or more"),
         ({"crop_area": (0.0, 1.0)}, "data.crop_area must be 0 < smallest"),
         ({"crop_area": (0.9, 0.5)}, "data.crop_area must be 0 < smallest"),
         ({"crop_aspect": (2.0, 1.0)}, "data.crop_aspect must be 0 < smallest"),
@@ -420,10 +420,10 @@ def test_prefetch_raises_what_went_wrong_and_stops_its_thread():
         ({"validation": -0.1}, r"data.validation must be in \[0, 1\)"),
         ({"eval_split": " "}, "data.eval_split must not be empty"),
         ({"train_split": ""}, "data.train_split must not be empty"),
-        ({"workers": -1}, "data.workers must be >= 0"),
-        ({"threads": 0}, "data.threads must be >= 1"),
-        ({"memory_limit_mb": -1}, "data.memory_limit_mb must be >= 0"),
-        ({"on_bad_image": "ignore"}, 'must be "raise" or "skip", got \'ignore\''),
+        ({"workers": -1}, "data.workers must be 0 or more"),
+        ({"threads": 0}, "data.threads must be 1 or more"),
+        ({"memory_limit_mb": -1}, "data.memory_limit_mb must be 0 or more"),
+        ({"on_bad_image": "ignore"}, "must be one of 'raise', 'skip', got 'ignore'"),
     ],
 )
 def test_impossible_configurations_are_refused(fields, message):

@@ -21,7 +21,7 @@ from tests.tiny_runs import (
     tiny_experiment,
     write_images,
 )
-from train.config.sections import OptimizerConfig
+from train.config.optimizer import OptimizerConfig
 from train.errors import DONE, UserError
 from train.learning.devices import JitParallel, PmapParallel, check_batch
 from train.learning.evaluator import Evaluator

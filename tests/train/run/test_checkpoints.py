@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.checks import assert_close
-from train.config.sections import CheckpointConfig
+from train.config.output import CheckpointConfig
 from train.errors import CannotWriteError, UserError
 from train.run import layout
 from train.run.checkpoints.store import Checkpoints

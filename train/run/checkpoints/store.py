@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from train.config.run import CheckpointConfig
+from train.config.output import CheckpointConfig
 from train.errors import CannotWriteError, UserError, cause_of
 from train.run import layout
 from train.run.checkpoints.reading import (
