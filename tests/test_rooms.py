@@ -25,6 +25,7 @@ ROOMS = {
     "train": (
         "errors",
         "printing",
+        "files",
         "config",
         "data",
         "tasks",

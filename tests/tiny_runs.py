@@ -14,10 +14,10 @@ from PIL import Image
 
 from tests import compilation
 from train.config.data import DataConfig
-from train.config.run import FitConfig
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
 from train.config.output import CheckpointConfig, OutputConfig
+from train.config.run import FitConfig
 from train.learning.devices import JitParallel
 from train.learning.experiment import Experiment, Inputs, make_experiment
 from train.run.checkpoints.store import Checkpoints

@@ -14,11 +14,11 @@ from train.config.places import same_place
 from train.config.run import FitConfig, to_dict
 from train.data.labels import differing_names
 from train.errors import CannotWriteError, UserError
+from train.files import write_json
 from train.learning.experiment import Inputs
 from train.learning.processes import in_first_process
 from train.run import layout
 from train.run.checkpoints.reading import saved_steps
-from train.run.files import write_json
 from train.run.lock import in_use
 from train.run.workdir import (
     load_config,

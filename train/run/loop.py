@@ -14,6 +14,7 @@ from train.config.run import to_dict
 from train.data.loaders import Feed
 from train.errors import DONE, INTERRUPTED, CannotWriteError, NonFiniteError
 from train.evidence import pictures
+from train.files import write_json
 from train.learning.evaluator import Evaluator
 from train.learning.experiment import Experiment
 from train.learning.metrics import NEVER, window_record
@@ -22,7 +23,6 @@ from train.learning.optimizer import learning_rate_schedule
 from train.learning.steps import reset_window, train_step
 from train.run import layout
 from train.run.checkpoints.store import Checkpoints
-from train.run.files import write_json
 from train.run.interrupts import Interrupts
 from train.run.metric_log import Records, save_film, save_picture
 from train.run.profiling import Profiler

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from train.errors import CannotWriteError
+from train.files import json_line, write_whole
 from train.run import layout
-from train.run.files import json_line, write_whole
 from train.run.outputs import Outputs
 
 

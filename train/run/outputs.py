@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from train.errors import CannotWriteError, UserError
+from train.files import json_bytes, write_whole
 from train.run import layout
-from train.run.files import json_bytes, write_whole
 
 # File systems allow 255 bytes; endings and numbers need some.
 _LONGEST_STEM = 180

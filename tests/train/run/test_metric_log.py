@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from train.run.files import finite, write_json
+from train.files import finite, write_json
 from train.run.metric_log import Records, read_records
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from train.errors import CannotWriteError, UserError
-from train.run.files import finite
+from train.files import finite
 from train.run.outputs import Outputs, written_here
 
 

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from train.config.output import CheckpointConfig
 from train.errors import CannotWriteError, UserError, cause_of
+from train.files import finite, write_json
 from train.run import layout
 from train.run.checkpoints.reading import (
     DamagedError,
@@ -30,7 +31,6 @@ from train.run.checkpoints.reading import (
 from train.run.checkpoints.retention import LatestAndBest, read_scores
 from train.run.checkpoints.safe_path import SafePath
 from train.run.checkpoints.saved_state import checksums, fitted, misfits, shorten
-from train.run.files import finite, write_json
 
 Report = Callable[[str], None]
 
