@@ -22,8 +22,9 @@ from benchmarks.timing import interleaved, quartiles, relative
 from cram_jax.attention.positionwise import ATTENTIONS
 from train.config.model import ModelConfig
 from train.config.presets import preset
+from train.data.facts import Facts
 from train.learning.devices import JitParallel
-from train.learning.experiment import Inputs, make_experiment
+from train.learning.experiment import make_experiment
 from train.learning.network import build_model
 from train.learning.steps import train_step
 
@@ -105,13 +106,13 @@ def digits_step(layer: str, stages: tuple[int, ...], batch: int, side: int) -> S
         equivariance=dataclasses.replace(config.equivariance, weight=0.0),
     )
     names = tuple(map(str, range(10)))
-    inputs = Inputs((side, side, 1), names, num_examples=4000, truth="rotated")
+    inputs = Facts((side, side, 1), names, num_examples=4000, truth="rotated")
     parallel = JitParallel(jax.devices()[:1])
     experiment = make_experiment(config, inputs, parallel)
     state = experiment.initial_state()
     placed = parallel.place_batch(digits_batch(batch, side))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return partial(train_step, experiment.task), (state, placed), count
+    return partial(train_step, experiment), (state, placed), count
 
 
 def make_step(

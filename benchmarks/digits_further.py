@@ -51,7 +51,7 @@ def further_scores(workdir: Path, count: int) -> dict[str, float]:
     if known.get("images") != count:
         parallel = JitParallel(jax.devices()[:1])
         trained = restore_trained(workdir, "latest", parallel)
-        evaluator = Evaluator(trained.experiment.task, parallel)
+        evaluator = Evaluator(trained.experiment, parallel)
         known = evaluator.scores(
             trained.variables, trained.step, further_batches(count)
         )

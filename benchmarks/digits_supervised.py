@@ -28,6 +28,7 @@ import optax
 import tyro
 
 from benchmarks.tables import cell
+from cram_jax.attention.evidence import layer_evidence
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.distances import gaussian_distance_squared
 from cram_jax.geometry.rectangle import Rectangle
@@ -35,6 +36,7 @@ from cram_jax.geometry.similarity import transform_rectangle
 from cram_jax.losses.equivariance import visible_fraction
 from train.config.presets import preset
 from train.data.loaders import Feed
+from train.data.preparation import unit_range
 from train.evidence.equivariance_error import (
     MAX_ANGLE,
     MAX_SCALE,
@@ -44,13 +46,9 @@ from train.evidence.equivariance_error import (
 )
 from train.learning import movement
 from train.learning.devices import JitParallel
-from train.learning.evaluator import Evaluator
-from train.learning.experiment import make_experiment
-from train.learning.keys import Purpose, image_keys
-from train.learning.metrics import layer_evidence
-from train.learning.state import TrainState
-from train.learning.steps import unit_range
-from train.learning.task import Task
+from train.learning.evaluator import Evaluator, shown_by
+from train.learning.experiment import Experiment, make_experiment
+from train.learning.state import Purpose, TrainState, image_keys
 
 COLUMNS = {
     "test accuracy": ("accuracy", 4),
@@ -87,15 +85,19 @@ def truth_distance(found: Rectangle, true: Rectangle) -> jax.Array:
     return jnp.sqrt(gaussian_distance_squared(found, true) / area + 1e-3)
 
 
-def _loss(params, batch_stats, task: Task, step, batch, keys, truth_weight: float):
+def _loss(
+    params, batch_stats, experiment: Experiment, step, batch, keys, truth_weight: float
+):
     """Labels and true rectangles of images and moved images; new batch statistics."""
     images, labels = unit_range(batch["image"]), batch["label"]
     true = Rectangle.from_array(batch["rectangle"])
-    moved, similarities = movement.move_images(task.config.equivariance, keys, images)
+    moved, similarities = movement.move_images(
+        experiment.config.equivariance, keys, images
+    )
     both = jnp.concatenate([images, moved])
-    logits, updates = task.model.apply(
-        {"params": params, "batch_stats": batch_stats, **task.schedule(step)},
-        task.normalise(both),
+    logits, updates = experiment.model.apply(
+        {"params": params, "batch_stats": batch_stats, **experiment.schedule(step)},
+        experiment.normalise(both),
         train=True,
         mutable=["batch_stats", "intermediates"],
     )
@@ -117,15 +119,23 @@ def _loss(params, batch_stats, task: Task, step, batch, keys, truth_weight: floa
 
 
 def supervised_step(
-    task: Task, truth_weight: float, state: TrainState, batch
+    experiment: Experiment, truth_weight: float, state: TrainState, batch
 ) -> TrainState:
-    """One step of the optimiser, as `train.learning.steps.train_step` but told the truth."""
+    """One step of the optimiser, as `train_step` but told the truth."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     keys = image_keys(key, Purpose.MOVEMENT, batch["label"].shape[0], None)
     gradients, batch_stats = jax.grad(_loss, has_aux=True)(
-        state.params, state.batch_stats, task, state.step, batch, keys, truth_weight
+        state.params,
+        state.batch_stats,
+        experiment,
+        state.step,
+        batch,
+        keys,
+        truth_weight,
     )
-    updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
+    updates, opt_state = experiment.optimizer.update(
+        gradients, state.opt_state, state.params
+    )
     return state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
@@ -155,9 +165,9 @@ def train_and_score(seed: int, options: Options) -> dict[str, float]:
     )
     feed, parallel = Feed(config), JitParallel(jax.devices()[:1])
     experiment = make_experiment(config, feed.inputs, parallel)
-    task, state = experiment.task, experiment.initial_state()
+    state = experiment.initial_state()
     update = parallel.compile_update(
-        partial(supervised_step, task, options.truth_weight)
+        partial(supervised_step, experiment, options.truth_weight)
     )
     batches = feed.train_batches(0, parallel.place_batch)
     for step in range(experiment.total_steps):
@@ -165,10 +175,15 @@ def train_and_score(seed: int, options: Options) -> dict[str, float]:
         if (step + 1) % 250 == 0:
             print(f"seed {seed}: step {step + 1} of {experiment.total_steps}")
     variables = state.evaluated_variables()
-    evaluator = Evaluator(task, parallel)
+    evaluator = Evaluator(experiment, parallel)
     scores = evaluator.scores(variables, state.step, feed.eval_batches())
     placed = [parallel.place_batch(batch) for batch in feed.eval_batches()]
-    scores |= equivariance_scores(task, variables, state.step, placed)[0]
+    scores |= equivariance_scores(
+        shown_by(experiment, variables, state.step),
+        placed,
+        truth="rotated",
+        fill=config.equivariance.fill,
+    )[0]
     return {name.rpartition("/")[2]: float(value) for name, value in scores.items()}
 
 

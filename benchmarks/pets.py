@@ -12,6 +12,7 @@ layer, with their rectangles and masks.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -186,7 +187,7 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
     from train.data.loaders import Feed
     from train.evidence.pictures import picture_of
     from train.learning.devices import JitParallel
-    from train.learning.steps import observe
+    from train.learning.evaluator import observe
     from train.run.checkpoints.restore import restore_trained
 
     pictures = []
@@ -197,8 +198,7 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
         whole = feed.fixed_batch(images)
         chosen = (np.arange(count) * images // count) + images // (2 * count)
         batch = {name: values[chosen] for name, values in whole.items()}
-        task = trained.experiment.task
-        look = jax.jit(lambda v, s, i, task=task: observe(task, v, s, i))
+        look = jax.jit(functools.partial(observe, trained.experiment))
         evidence = look(trained.variables, trained.step, batch["image"])[1]
         for index in range(count):
             truth = batch["rectangle"][index]

@@ -45,7 +45,7 @@ def measure(config: FitConfig, steps: int, rounds: int) -> dict[str, list[float]
     """Images per second of each of the three, one figure a round."""
     parallel, feed = make_parallel(config.parallel), Feed(config)
     experiment = make_experiment(config, feed.inputs, parallel)
-    update = parallel.compile_update(partial(train_step, experiment.task))
+    update = parallel.compile_update(partial(train_step, experiment))
     state = experiment.initial_state()
 
     def train(batches: Iterator[Any]) -> Any:

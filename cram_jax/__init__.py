@@ -5,7 +5,13 @@ are in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictu
 Pillow (the extra `viz`), in `cram_jax.drawing`.
 """
 
-from cram_jax.attention.gate import Gate, attended_masks
+from cram_jax.attention.evidence import (
+    attended_masks,
+    attended_rectangles,
+    layer_evidence,
+    sharpness_schedule,
+)
+from cram_jax.attention.gate import Gate
 from cram_jax.attention.positionwise import (
     ATTENTIONS,
     CBAM,
@@ -16,11 +22,7 @@ from cram_jax.attention.positionwise import (
     attention_factory,
 )
 from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
-from cram_jax.attention.rectangular import (
-    RectangularAttention,
-    attended_rectangles,
-    sharpness_schedule,
-)
+from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.attention.trunk import Trunk
 from cram_jax.explain import (
     ClassMaps,
@@ -119,6 +121,7 @@ __all__ = [
     "grad_cam_of_split",
     "inside_mask",
     "is_wider_than_picture",
+    "layer_evidence",
     "map_extents",
     "mask_areas",
     "mask_equivariance_iou",

@@ -18,15 +18,16 @@ from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
 from train.config.output import CheckpointConfig, OutputConfig
 from train.config.run import FitConfig
+from train.data.facts import Facts
 from train.learning.devices import JitParallel
-from train.learning.experiment import Experiment, Inputs, make_experiment
+from train.learning.experiment import Experiment, make_experiment
 from train.run.checkpoints.store import Checkpoints
 from train.run.workdir import load_config, load_inputs
 
 PATIENCE = 900  # seconds; only a hang takes longer, even on a busy machine
 SIDE = 12
 CLASSES = ("blob", "cross", "edge")
-INPUTS = Inputs(
+INPUTS = Facts(
     image_shape=(SIDE, SIDE, 3), class_names=CLASSES, num_examples=24, truth="rotated"
 )
 

@@ -17,7 +17,7 @@ def _fit(arguments: Sequence[str]) -> int:
 
     config = parse_fit(arguments)
     from train.commands.fit import fit
-    from train.learning.numerics import own_numerics
+    from train.learning.processes import own_numerics
 
     with own_numerics():
         return fit(config)
@@ -28,7 +28,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
     config = parse(EvaluateConfig, "evaluate", arguments)
     from train.commands.evaluate import evaluate
-    from train.learning.numerics import own_numerics
+    from train.learning.processes import own_numerics
 
     with own_numerics():
         return evaluate(config)
@@ -39,7 +39,7 @@ def _predict(arguments: Sequence[str]) -> int:
 
     config = parse(PredictConfig, "predict", arguments)
     from train.commands.predict import predict
-    from train.learning.numerics import own_numerics
+    from train.learning.processes import own_numerics
 
     with own_numerics():
         return predict(config)

@@ -9,16 +9,13 @@ view v at `b * views + v`. So a batch dealt out over devices stays where it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from cram_jax.geometry.rendering import apply_mask, check_fill, check_floor, raise_floor
 
-__all__ = ["Gate", "add_view", "attended_masks", "first_view", "follow_views"]
+__all__ = ["Gate", "add_view", "first_view", "follow_views"]
 
 
 class Gate(nn.Module):
@@ -71,29 +68,3 @@ def follow_views(features: jax.Array, gated: jax.Array) -> jax.Array:
     """
     added = gated.shape[0] - features.shape[0]
     return features if added == 0 else add_view(features, first_view(features, added))
-
-
-def attended_masks(intermediates: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The spatial mask `[..., H, W]` of every layer that sows one, by module path.
-
-    Args:
-      intermediates: the collection "intermediates" that
-        `apply(..., mutable=["intermediates"])` returns, or a dict that holds it
-        under that name.
-
-    Returns:
-      The masks in module order, "/" between names; of several calls of one layer, the
-      last. A layer that is itself the root has the path "".
-    """
-    intermediates = intermediates.get("intermediates", intermediates)
-    found: dict[str, jax.Array] = {}
-
-    def visit(tree: Mapping[str, Any], path: tuple[str, ...]) -> None:
-        for name, value in tree.items():
-            if isinstance(value, Mapping):
-                visit(value, (*path, name))
-            elif name == "mask":
-                found["/".join(path)] = value[-1]
-
-    visit(intermediates, ())
-    return found

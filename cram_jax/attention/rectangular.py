@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,8 @@ from cram_jax.geometry.rendering import (
     relative_sharpness,
     render_mask,
 )
-from cram_jax.numerics import at_least_float32
 
-__all__ = ["RectangularAttention", "attended_rectangles", "sharpness_schedule"]
+__all__ = ["RectangularAttention"]
 
 
 class RectangularAttention(nn.Module):
@@ -87,58 +85,3 @@ class RectangularAttention(nn.Module):
         self.sow("intermediates", "rectangle", rectangle)
         self.sow("intermediates", "mask", mask)
         return self._gate(features, mask)
-
-
-def attended_rectangles(intermediates: Mapping[str, Any]) -> dict[str, Rectangle]:
-    """Every CRAM layer's rectangle by module path, "/" between names.
-
-    Args:
-      intermediates: the collection "intermediates" that
-        `apply(..., mutable=["intermediates"])` returns, or a dict that holds it
-        under that name.
-
-    Returns:
-      The rectangles in module order; of several calls of one layer, the last. A
-      layer that is itself the root has the path "".
-    """
-    intermediates = intermediates.get("intermediates", intermediates)
-    found: dict[str, Rectangle] = {}
-
-    def visit(tree: Mapping[str, Any], path: tuple[str, ...]) -> None:
-        for name, value in tree.items():
-            if isinstance(value, Mapping):
-                visit(value, (*path, name))
-            elif name == "rectangle":
-                found["/".join(path)] = value[-1]
-
-    visit(intermediates, ())
-    return found
-
-
-def sharpness_schedule(
-    paths: Iterable[str], sharpness: jax.typing.ArrayLike
-) -> dict[str, Any]:
-    """The collection that sets the sharpness of CRAM layers from outside.
-
-    Merge it into the variables: `model.apply({**variables, **collection}, images)`.
-    A traced sharpness can so follow a schedule within one compiled step.
-
-    Args:
-      paths: module paths, as the keys of `attended_rectangles`.
-      sharpness: positive; a number or a scalar array.
-
-    Returns:
-      `{"schedule": {...}}`.
-
-    Raises:
-      ValueError: if a sharpness known now is not positive.
-    """
-    check_sharpness(sharpness)
-    value = at_least_float32(sharpness)
-    schedule: dict[str, Any] = {}
-    for path in paths:
-        level = schedule
-        for name in filter(None, path.split("/")):
-            level = level.setdefault(name, {})
-        level["sharpness"] = value
-    return {"schedule": schedule}

@@ -25,8 +25,8 @@ from train.data.sources.holding_out import HELD_OUT
 from train.errors import DONE, UserError
 from train.evidence.equivariance_error import draw_curves, equivariance_scores
 from train.learning.devices import Parallel, evaluation_parallel
-from train.learning.evaluator import Evaluator
-from train.learning.task import Task
+from train.learning.evaluator import Evaluator, shown_by
+from train.learning.experiment import Experiment
 from train.printing import printable
 from train.run import layout
 from train.run.checkpoints.restore import Trained, restore_trained
@@ -94,7 +94,7 @@ def _key(split: str) -> str:
 
 def _equivariance(
     options: EvaluateConfig,
-    task: Task,
+    experiment: Experiment,
     trained: Trained,
     batches: Iterable[Batch],
     parallel: Parallel,
@@ -106,7 +106,12 @@ def _equivariance(
     size = options.batch_size or trained.experiment.config.batch_size
     count = math.ceil(options.equivariance_images / size)
     images = [parallel.place_batch(b) for b in itertools.islice(batches, count)]
-    scores, curves = equivariance_scores(task, trained.variables, trained.step, images)
+    scores, curves = equivariance_scores(
+        shown_by(experiment, trained.variables, trained.step),
+        images,
+        truth=experiment.inputs.truth,
+        fill=experiment.config.equivariance.fill,
+    )
     picture = io.BytesIO()
     draw_curves(curves, picture)
     outputs.write(layout.EQUIVARIANCE_PICTURE, picture.getvalue())
@@ -159,10 +164,10 @@ def evaluate(options: EvaluateConfig) -> int:
         ),
         trained.experiment.inputs.class_names,
     )
-    task = dataclasses.replace(
-        trained.experiment.task, truth=feed.eval_source.info.truth
-    )
-    evaluator = Evaluator(task, parallel)
+    truth = feed.eval_source.info.truth
+    inputs = dataclasses.replace(trained.experiment.inputs, truth=truth)
+    experiment = dataclasses.replace(trained.experiment, inputs=inputs)
+    evaluator = Evaluator(experiment, parallel)
     main = _key(feed.eval_source.info.split)
     scored = {main: feed.eval_batches()}
     if options.train_images and not _same_images(data):
@@ -173,7 +178,7 @@ def evaluate(options: EvaluateConfig) -> int:
         scores = evaluator.scores(trained.variables, trained.step, batches)
         if split == main and options.equivariance_images > 0:
             moving, result["equivariance"] = _equivariance(
-                options, task, trained, batches, parallel, outputs
+                options, experiment, trained, batches, parallel, outputs
             )
             scores |= moving
         result[split] = scores

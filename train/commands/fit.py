@@ -10,9 +10,8 @@ from train.config.run import FitConfig
 from train.data.loaders import Feed
 from train.learning.devices import check_batch, make_parallel
 from train.learning.experiment import make_experiment
-from train.learning.network import parameter_paths
+from train.learning.network import check_freeze_norm, parameter_paths
 from train.learning.optimizer import check_patterns
-from train.learning.pretrained import check_freeze_norm
 from train.learning.processes import start_hosts
 from train.run.claim import (
     check_config,
@@ -44,13 +43,13 @@ def fit(config: FitConfig) -> int:
         check_inputs(config, feed.inputs)
         experiment = make_experiment(config, feed.inputs, parallel)
         if before is None:  # an older run may go on
-            paths = parameter_paths(experiment.task.model, feed.inputs.image_shape)
+            paths = parameter_paths(experiment.model, feed.inputs.image_shape)
             check_patterns(config.optimizer, paths)
             check_freeze_norm(config)
         display = Display(
             experiment.total_steps, quiet=config.output.quiet or not writes
         )
-        model, shape = experiment.task.model, feed.inputs.image_shape
+        model, shape = experiment.model, feed.inputs.image_shape
         with claimed(config, feed.inputs):
             display.console.print(network_table(model, shape))
             loop = Loop(experiment, feed, display)

@@ -19,7 +19,7 @@ from train.data.sources.base import UnreadableImageError
 from train.data.sources.decoding import decode_image
 from train.errors import DONE, WRONG_USE, UserError
 from train.learning.devices import JitParallel
-from train.learning.steps import observe
+from train.learning.evaluator import observe
 from train.printing import printable, say
 from train.run import layout
 from train.run.checkpoints.restore import Trained, restore_trained
@@ -49,8 +49,8 @@ class Predictor:
         self._trained, self._outputs = trained, outputs
         self._taken: set[str] = set()
         self._unwritable: set[int] = set()
-        task = trained.experiment.task
-        self._look = jax.jit(partial(observe, task, trained.variables, trained.step))
+        of_run = trained.experiment, trained.variables, trained.step
+        self._look = jax.jit(partial(observe, *of_run))
 
     def predict(self, file: Path) -> None:
         """Writes the picture of one image and prints its line."""

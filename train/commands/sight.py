@@ -12,6 +12,7 @@ from PIL import Image
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.overlap import rectangle_intersection_area
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
+from train.data.preparation import with_source_interpolation
 from train.data.views import (
     View,
     eval_view,
@@ -19,7 +20,6 @@ from train.data.views import (
     rectangle_to_source,
     render_view,
 )
-from train.learning.pretrained import with_source_interpolation
 from train.run.checkpoints.restore import Trained
 
 _FIELDS = ("center_x", "center_y", "half_width", "half_height", "angle")

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from train.config.run import FitConfig
+from train.data.facts import Facts
 from train.data.labels import with_classes
 from train.data.pipeline import (
     Batch,
@@ -21,10 +22,9 @@ from train.data.pipeline import (
     train_batches,
 )
 from train.data.prefetch import PrefetchIterator, prefetch_to_device
+from train.data.preparation import with_source_interpolation
 from train.data.sources import Source
 from train.errors import UserError
-from train.learning.experiment import Inputs
-from train.learning.pretrained import with_source_interpolation
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ class Feed:
             return self._labelled(source, whole=False)
 
     @cached_property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> Facts:
         """Shape and meaning of the images.
 
         Raises:
@@ -101,7 +101,7 @@ class Feed:
                 f" the same classes; got {len(info.class_names)} and"
                 f" {len(test.class_names)}."
             )
-        return Inputs(
+        return Facts(
             image_shape=input_shape(info, self._data),
             class_names=info.class_names,
             num_examples=len(self.train_source),

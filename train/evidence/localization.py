@@ -40,7 +40,7 @@ from cram_jax.geometry.overlap import mask_iou, rotated_iou
 from cram_jax.geometry.rectangle import Rectangle, rectangle_hull
 from cram_jax.geometry.rendering import render_hard_mask
 from cram_jax.numerics import at_least_float32
-from train.learning.metrics import Sums, finite_record, weighted_sum
+from train.tasks.sums import Sums, finite_record, weighted_sum
 
 
 def _grids_of_layer(
@@ -81,7 +81,7 @@ def evidence_on_image(
 
     Args:
       network: that the layers are in.
-      evidence: as `metrics.layer_evidence` gives it; the first number in a layer's
+      evidence: as `layer_evidence` gives it; the first number in a layer's
         path is that of its stage. Without a number the size of its mask tells.
       height: of the images in pixels.
       width: of the images in pixels.

@@ -27,7 +27,7 @@ def picture_of(
 
     Args:
       image: uint8 `[H, W, C]`.
-      evidence: fetched, of a batch; see `train.learning.metrics.layer_evidence`.
+      evidence: fetched, of a batch; see `cram_jax.attention.evidence.layer_evidence`.
       index: of the image in that batch.
       truth: five numbers of the true rectangle, drawn in white; or None.
     """

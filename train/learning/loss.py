@@ -8,40 +8,41 @@ and gradients of parts only need to be added. (BatchNorm sees one part at a time
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from cram_jax.attention.evidence import layer_evidence
 from cram_jax.geometry.similarity import Similarity
 from cram_jax.losses.equivariance import mean_of_terms
 from cram_jax.numerics import at_least_float32
+from train.data.preparation import unit_range
 from train.learning import movement
-from train.learning.metrics import label_rank, layer_evidence, layer_sums, weighted_sum
 from train.learning.optimizer import hold_frozen
-from train.learning.task import Task
+from train.learning.window import layer_sums
+from train.tasks.classification import label_rank
+from train.tasks.sums import weighted_sum
+
+if TYPE_CHECKING:
+    from train.learning.experiment import Experiment
 
 Batch = Mapping[str, Any]
-
-
-def unit_range(images: jax.Array) -> jax.Array:
-    """uint8 images to float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255.0
 
 
 def _keep_convolutions(primitive, *_, **__) -> bool:
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 
-def _forward(task: Task, params, batch_stats, images, step, key):
+def _forward(experiment: Experiment, params, batch_stats, images, step, key):
     """Training pass: logits, new batch statistics, evidence of the layers."""
 
     def apply(params, batch_stats, images):
-        params = hold_frozen(task.config.optimizer, params)
+        params = hold_frozen(experiment.config.optimizer, params)
         variables = {"params": params, "batch_stats": batch_stats}
-        return task.model.apply(
-            variables | task.schedule(step),
+        return experiment.model.apply(
+            variables | experiment.schedule(step),
             images,
             # Also with freeze_norm: which norms it holds is the network's to know.
             train=True,
@@ -49,39 +50,41 @@ def _forward(task: Task, params, batch_stats, images, step, key):
             mutable=["batch_stats", "intermediates"],
         )
 
-    if task.config.model.remat:
+    if experiment.config.model.remat:
         apply = jax.checkpoint(apply, policy=_keep_convolutions)
     logits, updates = apply(params, batch_stats, images)
     evidence = layer_evidence(updates.get("intermediates") or {})
     return logits, updates.get("batch_stats", {}), evidence
 
 
-def _look(params, batch_stats, part: Batch, task: Task, step):
+def _look(params, batch_stats, part: Batch, experiment: Experiment, step):
     """What `_forward` gives for images, then moved images; and how they were moved."""
-    images, moving = unit_range(part["image"]), task.config.equivariance
+    images, moving = unit_range(part["image"]), experiment.config.equivariance
     similarities = Similarity.identity((images.shape[0],))
     if moving.moves_images:
         moved, similarities = movement.move_images(moving, part["move_key"], images)
         images = jnp.concatenate([images, moved])
-    images, key = task.normalise(images), part["dropout_key"][0]
-    return _forward(task, params, batch_stats, images, step, key), similarities
+    images, key = experiment.normalise(images), part["dropout_key"][0]
+    return _forward(experiment, params, batch_stats, images, step, key), similarities
 
 
-def _motion_terms(part: Batch, task: Task, evidence, similarities):
+def _motion_terms(part: Batch, experiment: Experiment, evidence, similarities):
     size = part["image"].shape[1:3]
     return movement.movement_terms(
-        task.config.equivariance, evidence, similarities, size, part["weight"]
+        experiment.config.equivariance, evidence, similarities, size, part["weight"]
     )
 
 
-def pairs_in_sight(params, batch_stats, part: Batch, task: Task, step) -> jax.Array:
+def pairs_in_sight(
+    params, batch_stats, part: Batch, experiment: Experiment, step
+) -> jax.Array:
     """Weight of the pairs that count in the equivariance term, `[layers]`.
 
     What the network shows decides it, so a batch in parts is looked at twice. The
     compiler leaves out what lies behind the last rectangle.
     """
-    looked, similarities = _look(params, batch_stats, part, task, step)
-    return _motion_terms(part, task, looked[2], similarities)[1]
+    looked, similarities = _look(params, batch_stats, part, experiment, step)
+    return _motion_terms(part, experiment, looked[2], similarities)[1]
 
 
 def _entropy(logits, labels, weight, smoothing: float) -> jax.Array:
@@ -98,7 +101,13 @@ def _entropy(logits, labels, weight, smoothing: float) -> jax.Array:
 
 
 def part_loss(
-    params, batch_stats, part: Batch, task: Task, step, total_weight, total_pairs=None
+    params,
+    batch_stats,
+    part: Batch,
+    experiment: Experiment,
+    step,
+    total_weight,
+    total_pairs=None,
 ):
     """The share of one part of the batch in the loss of the whole batch.
 
@@ -106,7 +115,7 @@ def part_loss(
       params: of the network.
       batch_stats: of the network.
       part: "image", "label", "weight", "move_key" and "dropout_key" of `[B, ...]`.
-      task: of the run.
+      experiment: of the run.
       step: of the optimiser.
       total_weight: of all images of all parts and devices.
       total_pairs: of `pairs_in_sight` over all parts and devices; None where the
@@ -115,10 +124,10 @@ def part_loss(
     Returns:
       The share, and the new batch statistics with sums for the training window.
     """
-    settings, moving = task.config.optimizer, task.config.equivariance
+    settings, moving = experiment.config.optimizer, experiment.config.equivariance
     labels, weight = part["label"], part["weight"]
     (logits, batch_stats, evidence), similarities = _look(
-        params, batch_stats, part, task, step
+        params, batch_stats, part, experiment, step
     )
     count = labels.shape[0]
     own_logits = logits[:count]
@@ -128,12 +137,12 @@ def part_loss(
         entropy = (entropy + also) / 2
     motion = jnp.zeros((), jnp.float32)
     if moving.weight > 0:
-        terms, pairs = _motion_terms(part, task, evidence, similarities)
+        terms, pairs = _motion_terms(part, experiment, evidence, similarities)
         if total_pairs is None:
-            total_pairs = task.sum_over_devices(pairs)
+            total_pairs = experiment.sum_over_devices(pairs)
         # As a sum over images, since that is what the window keeps.
         motion = mean_of_terms(terms, total_pairs) * total_weight
-    loss = entropy + movement.weight_at(moving, step, task.total_steps) * motion
+    loss = entropy + movement.weight_at(moving, step, experiment.total_steps) * motion
     sums = {
         "loss": loss,
         "cross_entropy": entropy,

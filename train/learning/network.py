@@ -1,24 +1,32 @@
-"""From the config to the network, and what the network is fed besides images."""
+"""From the config to the network, its first variables, and its schedule."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cram_jax.attention.evidence import sharpness_schedule
 from cram_jax.attention.positionwise import attention_factory
-from cram_jax.attention.rectangular import sharpness_schedule
 from cram_jax.backbones import backbone
+from cram_jax.backbones.weights import (
+    PACKAGED,
+    load_torch_weights,
+    packaged_weights,
+)
 from train.config.attention import SharpnessConfig
 from train.config.model import ModelConfig
 from train.config.run import FitConfig
-from train.learning.keys import Purpose
+from train.errors import UserError
 from train.learning.optimizer import path_of
+from train.learning.state import Purpose
 
 
 def build_model(
@@ -132,3 +140,44 @@ def make_schedule(
         return sharpness_schedule(paths, value)
 
     return schedule
+
+
+def check_freeze_norm(config: FitConfig) -> None:
+    """Refuses to freeze BatchNorm's statistics where there are none to keep.
+
+    Raises:
+      UserError: for `freeze_norm` without pretrained weights.
+    """
+    if config.optimizer.freeze_norm and config.model.pretrained is None:
+        raise UserError(
+            "optimizer.freeze_norm keeps the statistics of pretrained weights, and"
+            " model.pretrained names none: a network from scratch would be normalised"
+            " by mean 0 and variance 1; leave it out."
+        )
+
+
+def load_pretrained(
+    model: ModelConfig, variables: dict[str, Any], message: Callable[[str], None]
+) -> dict[str, Any]:
+    """The variables with the pretrained weights of the config in them.
+
+    Attention layers keep their initial values, and so does a head of another number
+    of classes than the file's.
+
+    Args:
+      model: names the weights.
+      variables: initial "params" and "batch_stats".
+      message: told what was loaded, left over and missing, like a diff.
+
+    Raises:
+      UserError: if the weights cannot be read or do not fit.
+    """
+    name = model.pretrained or ""
+    try:
+        path = packaged_weights(name) if name in PACKAGED else Path(name)
+        loaded, report = load_torch_weights(path, variables, keep_head=None)
+    except ValueError as error:
+        raise UserError(f"model.pretrained: {error}") from error
+    shown = [name for name in report.unused if not name.endswith("num_batches_tracked")]
+    message(f"Weights {name}:\n{dataclasses.replace(report, unused=tuple(shown))}")
+    return loaded

@@ -1,7 +1,14 @@
-"""Everything that training changes, as one pytree."""
+"""Everything that training changes, as one pytree, and the random keys of a step.
+
+Each purpose has its own stream of keys. The key of a run is never used itself: a step
+folds its number in, then a purpose, then an image its place in the batch.
+`jax.random.split` makes the same children of a key as `fold_in` with small numbers, so
+a key that is used must not be folded any further.
+"""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from train.learning.metrics import Sums, empty_window
+from train.learning.window import empty_window
+from train.tasks.sums import Sums
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -58,7 +66,7 @@ def create_state(
       key: the run's random key.
       averaged: whether a moving average of the variables is kept.
       layers: attention layers whose statistics the window sums, as
-        `metrics.layer_evidence` gives them.
+        `layer_evidence` gives them.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -80,3 +88,29 @@ def update_average(average: Any, variables: Any, decay: float, step: jax.Array) 
     count = step.astype(jnp.float32)
     rate = 1.0 - jnp.minimum(decay, (1.0 + count) / (10.0 + count))
     return jax.tree.map(lambda a, v: a + rate * (v - a), average, variables)
+
+
+class Purpose(enum.IntEnum):
+    """What random numbers are drawn for."""
+
+    MOVEMENT = 1
+    DROPOUT = 2
+
+
+def image_keys(
+    step_key: jax.Array, purpose: Purpose, count: int, axis_name: str | None
+) -> jax.Array:
+    """One key per image by its place in the global batch, however that is spread.
+
+    Args:
+      step_key: of the step, not used for anything else.
+      purpose: what the keys are for.
+      count: images of the batch, or with `axis_name` of this device's part of it.
+      axis_name: of pmap, or None.
+
+    Returns:
+      Keys `[count]`.
+    """
+    stream = jax.random.fold_in(step_key, purpose)
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
+    return jax.vmap(jax.random.fold_in, (None, 0))(stream, first + jnp.arange(count))

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from train.config.differences import differences
 from train.config.places import same_place
 from train.config.run import FitConfig, to_dict
+from train.data.facts import Facts
 from train.data.labels import differing_names
 from train.errors import CannotWriteError, UserError
 from train.files import write_json
-from train.learning.experiment import Inputs
 from train.learning.processes import in_first_process
 from train.run import layout
 from train.run.checkpoints.reading import saved_steps
@@ -47,7 +47,9 @@ def check_config(config: FitConfig) -> None:
         _check_gone(workdir)
         return
     new = to_dict(config)
-    found = [each for each in differences(old, new) if not same_place(each, old, new)]
+    found = [
+        each for each in differences(old, new) if not same_place(each.name, old, new)
+    ]
     if found:
         raise UserError(
             f"{workdir} holds a run of another config:\n  "
@@ -110,7 +112,7 @@ class Start(NamedTuple):
     """
 
     config: FitConfig
-    inputs: Inputs
+    inputs: Facts
 
 
 def earlier_start(workdir: Path) -> Start | None:
@@ -124,7 +126,7 @@ def earlier_start(workdir: Path) -> Start | None:
     return Start(load_config(workdir), load_inputs(workdir))
 
 
-def check_inputs(config: FitConfig, inputs: Inputs) -> None:
+def check_inputs(config: FitConfig, inputs: Facts) -> None:
     """Refuses a data set that is not the run's; writes nothing.
 
     Raises:
@@ -153,7 +155,7 @@ def check_inputs(config: FitConfig, inputs: Inputs) -> None:
 
 
 @contextlib.contextmanager
-def claimed(config: FitConfig, inputs: Inputs) -> Iterator[None]:
+def claimed(config: FitConfig, inputs: Facts) -> Iterator[None]:
     """Holds the work directory for this run; a new run's config is written.
 
     Raises:

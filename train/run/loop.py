@@ -13,18 +13,19 @@ import jax
 from train.config.run import to_dict
 from train.data.loaders import Feed
 from train.errors import DONE, INTERRUPTED, CannotWriteError, NonFiniteError
-from train.evidence import pictures
+from train.evidence.pictures import grid_of
 from train.files import write_json
 from train.learning.evaluator import Evaluator
 from train.learning.experiment import Experiment
-from train.learning.metrics import NEVER, window_record
 from train.learning.network import sharpness_at
 from train.learning.optimizer import learning_rate_schedule
 from train.learning.steps import reset_window, train_step
+from train.learning.window import NEVER, window_record
 from train.run import layout
 from train.run.checkpoints.store import Checkpoints
 from train.run.interrupts import Interrupts
-from train.run.metric_log import Records, save_film, save_picture
+from train.run.metric_log import Records
+from train.run.pictures import save_film, save_picture
 from train.run.profiling import Profiler
 from train.run.progress import Display
 
@@ -46,9 +47,9 @@ class Loop:
         self._config = config = experiment.config
         self._is_writer = jax.process_index() == 0
         parallel = experiment.parallel
-        self._update = parallel.compile_update(partial(train_step, experiment.task))
+        self._update = parallel.compile_update(partial(train_step, experiment))
         self._reset = parallel.compile_map(reset_window)
-        self._evaluator = Evaluator(experiment.task, parallel)
+        self._evaluator = Evaluator(experiment, parallel)
         self._rate = learning_rate_schedule(config.optimizer, experiment.total_steps)
         self._checkpoints = Checkpoints(config.workdir, config.checkpoint)
         self.state = experiment.initial_state()
@@ -204,7 +205,7 @@ class Loop:
         )
         batch = self._feed.fixed_batch(self._config.output.pictures)
         _, evidence = self._evaluator.observe(variables, step, batch["image"])
-        picture = pictures.grid_of(batch, evidence, self._feed.inputs.truth)
+        picture = grid_of(batch, evidence, self._feed.inputs.truth)
         save_picture(self._config.workdir, self.step, picture)
         records.picture(self.step, picture)
 

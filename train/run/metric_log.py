@@ -1,21 +1,15 @@
-"""What a run notes as it goes on: metrics, TensorBoard files, pictures and a film."""
+"""Metrics on disk: one JSON line per record, and TensorBoard files beside it."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from train.errors import CannotWriteError
 from train.files import json_line, write_whole
 from train.run import layout
-from train.run.outputs import Outputs
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -94,41 +88,3 @@ class Records:
         self._file.close()
         if self._board is not None:
             self._board.close()
-
-
-def save_picture(workdir: Path, step: int, picture: np.ndarray) -> None:
-    """Writes WORKDIR/pictures/step_00000123.png, or step_00000123-2.png."""
-    outputs = Outputs(workdir / layout.PICTURES, "fit", [workdir])
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    outputs.write(
-        outputs.free_name(layout.step_picture(step), ".png", set()), buffer.getvalue()
-    )
-
-
-def save_film(workdir: Path, seconds_per_picture: float = 0.4) -> Path | None:
-    """Makes WORKDIR/looking.gif of all pictures; None if there are fewer than two.
-
-    Where another's looking.gif stands, the film's name gets a number.
-    """
-    files = sorted((workdir / layout.PICTURES).glob(layout.STEP_PICTURES))
-    if len(files) < 2:
-        return None
-    frames = []
-    for file in files:
-        with Image.open(file) as frame:
-            frames.append(frame.convert("P", palette=Image.Palette.ADAPTIVE))
-    milliseconds = round(1000 * seconds_per_picture)
-    durations = [milliseconds] * (len(frames) - 1) + [5 * milliseconds]
-    buffer = io.BytesIO()
-    frames[0].save(
-        buffer,
-        "GIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=durations,
-        loop=0,
-    )
-    outputs = Outputs(workdir, "fit", [workdir])
-    name = outputs.free_name(*os.path.splitext(layout.FILM), set())
-    return outputs.write(name, buffer.getvalue())

@@ -10,8 +10,8 @@ from typing import Any
 
 from train.config.differences import flat, is_free
 from train.config.run import FitConfig, to_dict
+from train.data.facts import Facts
 from train.errors import UserError
-from train.learning.experiment import Inputs
 from train.run import layout
 
 
@@ -83,7 +83,7 @@ def load_config(workdir: Path) -> FitConfig:
     return dataclasses.replace(config, workdir=workdir)
 
 
-def load_inputs(workdir: Path) -> Inputs:
+def load_inputs(workdir: Path) -> Facts:
     """What the network of a run takes and gives.
 
     Raises:
@@ -92,7 +92,7 @@ def load_inputs(workdir: Path) -> Inputs:
     path = workdir / layout.INPUTS
     values = _read(path)
     try:
-        inputs = _from_dict(Inputs, values)
+        inputs = _from_dict(Facts, values)
         sides = [int(side) for side in inputs.image_shape]
         names = [str(name) for name in inputs.class_names]
     except (TypeError, ValueError) as error:

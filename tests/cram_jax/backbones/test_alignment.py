@@ -19,7 +19,7 @@ from train.commands.predict import as_record, see
 from train.config.data import DataConfig
 from train.evidence.localization import evidence_on_image
 from train.learning.devices import JitParallel
-from train.learning.steps import observe
+from train.learning.evaluator import observe
 from train.run.checkpoints.restore import Trained
 
 
@@ -193,11 +193,13 @@ def test_predict_finds_the_pixels_of_the_original_through_strides_crop_and_resiz
     )
     config = tiny_config(data=DataConfig(name="folder:unused", eval_crop=0.5))
     experiment = tiny_experiment(config, JitParallel(jax.devices()[:1]))
-    task = dataclasses.replace(experiment.task, model=network, schedule=lambda step: {})
+    experiment = dataclasses.replace(
+        experiment, model=network, schedule=lambda step: {}
+    )
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     variables = {name: variables[name] for name in ("params", "batch_stats")}
-    trained = Trained(dataclasses.replace(experiment, task=task), variables, 0)
-    look = jax.jit(functools.partial(observe, task, variables, jnp.zeros(())))
+    trained = Trained(experiment, variables, 0)
+    look = jax.jit(functools.partial(observe, experiment, variables, jnp.zeros(())))
     sight = see(trained, look, np.zeros((60, 100, 3), np.uint8))
     pixels = as_record(sight, ("a", "b", "c"))["rectangles"]["attention2"]["pixels"]
     # Both strided layers pad below and to the right: pixel (1, 2) of the map is

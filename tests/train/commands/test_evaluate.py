@@ -12,7 +12,7 @@ from train.commands.evaluate import result_files, scores_table
 from train.errors import UserError
 from train.evidence.equivariance_error import draw_curves
 from train.run.layout import EQUIVARIANCE_PICTURE, EVALUATION
-from train.run.metric_log import save_film, save_picture
+from train.run.pictures import save_film, save_picture
 
 
 def printed(table):

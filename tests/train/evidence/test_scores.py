@@ -12,15 +12,13 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 from cram_jax.geometry.rectangle import Rectangle
 from tests.checks import assert_close
 from train.evidence.localization import localization_record, localization_sums
-from train.learning.metrics import (
+from train.learning.window import empty_window, layer_sums, window_record
+from train.tasks.classification import (
     classification_record,
     classification_sums,
-    empty_window,
     label_rank,
-    layer_sums,
-    weighted_sum,
-    window_record,
 )
+from train.tasks.sums import weighted_sum
 
 
 def scores_of(logits, labels, weight=None):

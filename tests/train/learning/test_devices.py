@@ -37,12 +37,12 @@ def train(parallel, config):
     """The fetched state after 20 steps, and the scores of a padded batch."""
     experiment = tiny_experiment(config, parallel)
     state = experiment.initial_state()
-    update = parallel.compile_update(partial(train_step, experiment.task))
+    update = parallel.compile_update(partial(train_step, experiment))
     for step in range(STEPS):
         state = update(state, parallel.place_batch(random_batch(step, BATCH)))
     test = random_batch(STEPS, BATCH)
     test["weight"][-3:] = 0
-    evaluator = Evaluator(experiment.task, parallel)
+    evaluator = Evaluator(experiment, parallel)
     scores = evaluator.scores(state.evaluated_variables(), state.step, [test])
     return jax.device_get(parallel.fetchable(state)), scores
 

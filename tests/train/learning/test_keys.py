@@ -55,8 +55,8 @@ def keys_of_steps(parallel, parts, monkeypatch):
         optimizer=OptimizerConfig(accumulate=parts),
         equivariance=EquivarianceConfig(classify_moved=True),
     )
-    task = dataclasses.replace(
-        tiny_experiment(config, parallel).task,
+    experiment = dataclasses.replace(
+        tiny_experiment(config, parallel),
         model=Dropping(noted("dropout")),
         schedule=lambda _: {},
         optimizer=optax.sgd(0.1),
@@ -64,12 +64,12 @@ def keys_of_steps(parallel, parts, monkeypatch):
     params = Dropping(None).init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     state = create_state(
         {"params": params["params"], "batch_stats": {}},
-        task.optimizer,
+        experiment.optimizer,
         jax.random.key(5),
         averaged=False,
     )
     update = parallel.compile_update(
-        lambda state, batch: train_step(task, state, batch)
+        lambda state, batch: train_step(experiment, state, batch)
     )
     state = parallel.place(jax.tree.map(np.asarray, state))
     for step in range(STEPS):

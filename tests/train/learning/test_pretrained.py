@@ -25,11 +25,11 @@ from train.__main__ import main
 from train.config.data import DataConfig
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
+from train.data.preparation import channel_statistics, with_source_interpolation
 from train.data.views import View, render_view
 from train.errors import DONE, UserError
 from train.learning.devices import JitParallel
 from train.learning.network import build_model
-from train.learning.pretrained import channel_statistics, with_source_interpolation
 from train.learning.steps import train_step
 
 WIDTHS = (4, 4, 4)
@@ -117,7 +117,7 @@ def test_fit_needs_the_file_only_once(tmp_path, capsys):
 
 def stepped(experiment, steps=1):
     state = experiment.initial_state()
-    step = jax.jit(functools.partial(train_step, experiment.task))
+    step = jax.jit(functools.partial(train_step, experiment))
     after = state
     for number in range(steps):
         after = step(after, random_batch(number, 8))
@@ -130,16 +130,15 @@ def test_frozen_statistics_stay_and_are_used(tmp_path, frozen):
     experiment = experiment_with(tmp_path / "bare.safetensors", freeze_norm=frozen)
     before = experiment.initial_state(print)
     batch = random_batch(0, 8)
-    after = jax.jit(functools.partial(train_step, experiment.task))(before, batch)
+    after = jax.jit(functools.partial(train_step, experiment))(before, batch)
     old, new = flat(before.batch_stats), flat(after.batch_stats)
     assert old.keys() == new.keys()
     assert all(np.array_equal(old[name], new[name]) == frozen for name in old)
     # The loss of the step is the one of evaluation mode only if it used them.
-    task = experiment.task
-    logits: Any = task.model.apply(
+    logits: Any = experiment.model.apply(
         {"params": before.params, "batch_stats": before.batch_stats}
-        | task.schedule(before.step),
-        task.normalise(jnp.asarray(batch["image"]) / 255),
+        | experiment.schedule(before.step),
+        experiment.normalise(jnp.asarray(batch["image"]) / 255),
     )
     log_probabilities = jax.nn.log_softmax(logits)
     rows = np.arange(8)
@@ -153,7 +152,7 @@ def test_frozen_statistics_stay_and_are_used(tmp_path, frozen):
 def convolutions(experiment):
     """How many convolutions a step has, backward ones included."""
     state = experiment.initial_state()
-    step = functools.partial(train_step, experiment.task)
+    step = functools.partial(train_step, experiment)
     text = str(jax.make_jaxpr(step)(state, random_batch(0, 8)))
     return text.count("conv_general_dilated[")
 

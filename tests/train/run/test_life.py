@@ -16,7 +16,7 @@ from train.__main__ import main
 from train.config.places import moved_from, with_absolute_places
 from train.data.sources.folders.content import Content
 from train.errors import CANNOT_WRITE, DONE, WRONG_USE
-from train.learning.numerics import own_numerics
+from train.learning.processes import own_numerics
 from train.run.workdir import load_config
 
 

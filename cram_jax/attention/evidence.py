@@ -1,0 +1,105 @@
+"""What attention layers showed in one call, and the sharpness they are shown with.
+
+A layer *sows* its mask (and its rectangle, if it has one) into the collection
+"intermediates". The functions here find it there again, by the path of the layer's
+module: "backbone/attention3". A layer that is itself the root has the path "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from cram_jax.geometry.rectangle import Rectangle
+from cram_jax.geometry.rendering import check_sharpness
+from cram_jax.numerics import at_least_float32
+
+__all__ = [
+    "attended_masks",
+    "attended_rectangles",
+    "layer_evidence",
+    "sharpness_schedule",
+]
+
+
+def layer_evidence(intermediates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each layer with a spatial mask showed, by module path.
+
+    Args:
+      intermediates: the collection "intermediates" that
+        `apply(..., mutable=["intermediates"])` returns, or a dict that holds it
+        under that name.
+
+    Returns:
+      `{path: {"mask": [..., H, W], "rectangle": Rectangle of [...]}}` in module order,
+      "/" between names. A position-wise layer has no "rectangle"; where one layer was
+      called several times, the last call counts.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path, name, value in _sown(intermediates):
+        found.setdefault(path, {})[name] = value
+    return {path: layer for path, layer in found.items() if "mask" in layer}
+
+
+def attended_masks(intermediates: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The spatial mask `[..., H, W]` of every layer that sows one, by module path.
+
+    Args:
+      intermediates: as in `layer_evidence`, as are order and repeated calls.
+    """
+    sown = _sown(intermediates)
+    return {path: value for path, name, value in sown if name == "mask"}
+
+
+def attended_rectangles(intermediates: Mapping[str, Any]) -> dict[str, Rectangle]:
+    """The rectangle `[...]` of every CRAM layer, by module path.
+
+    Args:
+      intermediates: as in `layer_evidence`, as are order and repeated calls.
+    """
+    sown = _sown(intermediates)
+    return {path: value for path, name, value in sown if name == "rectangle"}
+
+
+def _sown(intermediates: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Path of the layer, "mask" or "rectangle", and what the last call sowed."""
+
+    def visit(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator:
+        for name, value in tree.items():
+            if isinstance(value, Mapping):
+                yield from visit(value, (*path, name))
+            elif name in ("mask", "rectangle"):
+                yield "/".join(path), name, value[-1]
+
+    return visit(intermediates.get("intermediates", intermediates), ())
+
+
+def sharpness_schedule(
+    paths: Iterable[str], sharpness: jax.typing.ArrayLike
+) -> dict[str, Any]:
+    """The collection that sets the sharpness of CRAM layers from outside.
+
+    Merge it into the variables: `model.apply({**variables, **collection}, images)`.
+    A traced sharpness can so follow a schedule within one compiled step.
+
+    Args:
+      paths: module paths, as the keys of `attended_rectangles`.
+      sharpness: positive; a number or a scalar array.
+
+    Returns:
+      `{"schedule": {...}}`.
+
+    Raises:
+      ValueError: if a sharpness known now is not positive.
+    """
+    check_sharpness(sharpness)
+    value = at_least_float32(sharpness)
+    schedule: dict[str, Any] = {}
+    for path in paths:
+        level = schedule
+        for name in filter(None, path.split("/")):
+            level = level.setdefault(name, {})
+        level["sharpness"] = value
+    return {"schedule": schedule}
