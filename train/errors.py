@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import errno
+import importlib
 import os
 from collections.abc import Iterable
+from typing import Any
 
 DONE = 0
 WRONG_USE = 2
@@ -81,6 +83,26 @@ def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | No
 def did_you_mean(name: str | None) -> str:
     """The end of a message: " Did you mean 'NAME'?", or nothing for None."""
     return "" if name is None else f" Did you mean {name!r}?"
+
+
+def package(name: str, purpose: str) -> Any:
+    """Imports a package that not every machine has.
+
+    Args:
+      name: of the package.
+      purpose: what needs it, as the beginning of the message.
+
+    Raises:
+      UserError: says how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UserError(
+            f"{purpose} needs {name}: pip install 'cram-jax[train]'."
+        ) from error
 
 
 def cause_of(error: BaseException) -> str:

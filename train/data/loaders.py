@@ -16,6 +16,7 @@ from train.data.labels import with_classes
 from train.data.pipeline import (
     Batch,
     EvalIterable,
+    Share,
     eval_batches,
     input_shape,
     load_source,
@@ -52,10 +53,7 @@ class Feed:
         """
         self._config, self._class_names = config, class_names
         self._data = with_source_interpolation(config)
-        self._process = {
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
-        }
+        self._share = Share(jax.process_index(), jax.process_count())
 
     @cached_property
     def train_source(self) -> Source:
@@ -119,7 +117,7 @@ class Feed:
                 self._data,
                 config.batch_size,
                 seed=config.seed,
-                **self._process,
+                share=self._share,
             )
         batches.set_state({"step": step})
         return prefetch_to_device(batches, put)
@@ -148,7 +146,7 @@ class Feed:
     def _once(self, source: Source) -> EvalIterable:
         with _named_errors():
             return eval_batches(
-                source, self._data, self._config.batch_size, **self._process
+                source, self._data, self._config.batch_size, share=self._share
             )
 
     def fixed_batch(self, count: int) -> Batch:
