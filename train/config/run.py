@@ -18,6 +18,7 @@ from train.config.data import DataConfig
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
 from train.config.output import CheckpointConfig, HostsConfig, OutputConfig
+from train.config.task import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class FitConfig:
     precision: Literal["float32", "bf16"] = "float32"
     """Numbers that the network computes in; parameters, geometry and losses are always
     float32."""
+    task: TaskConfig = field(default_factory=TaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from train.config.run import FitConfig
+from train.data.collate import RowTruth
 from train.data.facts import Facts
 from train.data.labels import with_classes
 from train.data.pipeline import (
@@ -43,15 +44,21 @@ class Feed:
     Sources are opened when first asked for: an evaluation needs no training images.
     """
 
-    def __init__(self, config: FitConfig, class_names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        config: FitConfig,
+        task: RowTruth,
+        class_names: Sequence[str] | None = None,
+    ):
         """Opens nothing yet.
 
         Args:
           config: of the run.
+          task: says which truth belongs to an image.
           class_names: of a run that was trained: labels count in this order. None: the
             order of the training images.
         """
-        self._config, self._class_names = config, class_names
+        self._config, self._task, self._class_names = config, task, class_names
         self._data = with_source_interpolation(config)
         self._share = Share(jax.process_index(), jax.process_count())
 
@@ -118,6 +125,7 @@ class Feed:
                 config.batch_size,
                 seed=config.seed,
                 share=self._share,
+                task=self._task,
             )
         batches.set_state({"step": step})
         return prefetch_to_device(batches, put)
@@ -146,7 +154,11 @@ class Feed:
     def _once(self, source: Source) -> EvalIterable:
         with _named_errors():
             return eval_batches(
-                source, self._data, self._config.batch_size, share=self._share
+                source,
+                self._data,
+                self._config.batch_size,
+                task=self._task,
+                share=self._share,
             )
 
     def fixed_batch(self, count: int) -> Batch:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from train.config.data import DataConfig
-from train.data.collate import Batch, RowMaker, input_shape
+from train.data.collate import Batch, RowMaker, RowTruth, input_shape
 from train.data.sampler import WHOLE, EvalBatches, Share, TrainBatches
 from train.data.sources import NoSplitError, Source, open_source
 from train.data.sources.holding_out import HELD_OUT
@@ -95,6 +95,7 @@ def train_batches(
     config: DataConfig,
     batch_size: int,
     *,
+    task: RowTruth,
     seed: int,
     share: Share = WHOLE,
 ) -> BatchIterator:
@@ -107,20 +108,28 @@ def train_batches(
         source: the images.
         config: size, augmentation, workers.
         batch_size: images of a batch, over all processes; a multiple of their number.
+        task: says which truth belongs to an image.
         seed: decides order and augmentation.
         share: which rows of each batch to make.
     """
-    return BatchIterator(TrainBatches(source, config, batch_size, seed, share))
+    rows = RowMaker(source, config, task, training=True)
+    return BatchIterator(TrainBatches(rows, batch_size, seed, share))
 
 
 def eval_batches(
-    source: Source, config: DataConfig, batch_size: int, *, share: Share = WHOLE
+    source: Source,
+    config: DataConfig,
+    batch_size: int,
+    *,
+    task: RowTruth,
+    share: Share = WHOLE,
 ) -> EvalIterable:
     """Every image once, in batches of one size; padding has weight 0.
 
     May be iterated again and again. Each process gets the same number of batches.
     """
-    return EvalIterable(EvalBatches(source, config, batch_size, share))
+    rows = RowMaker(source, config, task, training=False)
+    return EvalIterable(EvalBatches(rows, batch_size, share))
 
 
 class BatchIterator(Iterator[Batch]):

@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.config.data import DataConfig
 from train.data.collate import Batch, RowMaker
-from train.data.sources.base import Source
 
 # Streams of random numbers that must not meet.
 _SHUFFLE, _FLIP, _AUGMENT = 0, 1, 2
@@ -48,22 +46,17 @@ class TrainBatches:
     """
 
     def __init__(
-        self,
-        source: Source,
-        config: DataConfig,
-        batch_size: int,
-        seed: int,
-        share: Share,
+        self, rows: RowMaker, batch_size: int, seed: int, share: Share
     ) -> None:
         """Refuses crops that would bend rotated rectangles."""
-        if source.info.truth == "rotated" and config.crop_aspect != (1, 1):
+        info, aspect = rows.source.info, rows.config.crop_aspect
+        if info.truth == "rotated" and aspect != (1, 1):
             raise ValueError(
-                f"data.crop_aspect must be (1, 1) for {source.info.name}, whose true "
-                f"rectangles are rotated, got {config.crop_aspect}."
+                f"data.crop_aspect must be (1, 1) for {info.name}, whose true "
+                f"rectangles are rotated, got {aspect}."
             )
-        self.batch_size, self.seed = batch_size, seed
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.own = _own_rows(batch_size, share)
-        self.rows = RowMaker(source, config, training=True)
 
     def __getitem__(self, step: int) -> Batch:
         """This process's rows of the batch of step `step`."""
@@ -103,13 +96,10 @@ class EvalBatches:
         own: the rows of the batch that this process gets, one contiguous slice.
     """
 
-    def __init__(
-        self, source: Source, config: DataConfig, batch_size: int, share: Share
-    ) -> None:
+    def __init__(self, rows: RowMaker, batch_size: int, share: Share) -> None:
         """Reads nothing that is not in memory yet."""
-        self.batch_size = batch_size
+        self.rows, self.batch_size = rows, batch_size
         self.own = _own_rows(batch_size, share)
-        self.rows = RowMaker(source, config, training=False)
 
     def __len__(self) -> int:
         """The number of batches."""

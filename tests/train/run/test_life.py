@@ -113,7 +113,7 @@ def exchange_for_a_surrogate(folder):
     for split in ("train", "test"):
         (folder / split / "blob").rename(folder / split / name)
     (folder / "boxes.csv").unlink()
-    return "other classes than the run: + \\udcff[b] - blob"
+    return "has a name that is not UTF-8; rename it"
 
 
 def remove_an_image(folder):
