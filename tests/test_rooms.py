@@ -18,6 +18,7 @@ ROOMS = {
         "geometry",
         "attention",
         "losses",
+        "heads",
         "backbones",
         "explain",
         "drawing",
@@ -25,6 +26,7 @@ ROOMS = {
     "train": (
         "errors",
         "printing",
+        "files",
         "config",
         "data",
         "tasks",

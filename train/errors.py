@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
+import importlib
 import os
 from collections.abc import Iterable
+from typing import Any
 
 DONE = 0
 WRONG_USE = 2
@@ -61,9 +62,33 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
     names = list(names)
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"Unknown {what} {name!r}.{hint} There are: {', '.join(names)}.")
+    # Here, so that the command line need not import jax.
+    from cram_jax import checks
+
+    try:
+        return checks.choose(what, name, names)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def package(name: str, purpose: str) -> Any:
+    """Imports a package that not every machine has.
+
+    Args:
+      name: of the package.
+      purpose: what needs it, as the beginning of the message.
+
+    Raises:
+      UserError: says how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UserError(
+            f"{purpose} needs {name}: pip install 'cram-jax[train]'."
+        ) from error
 
 
 def cause_of(error: BaseException) -> str:

@@ -22,12 +22,11 @@ from train.evidence.sight_picture import draw_sight
 from train.learning.devices import JitParallel
 from train.learning.evaluator import observe
 from train.printing import printable, say
+from train.run import layout
+from train.run.checkpoints.restore import Trained, restore_trained
 from train.run.outputs import Outputs
-from train.run.restore import Trained, restore_trained
 from train.run.workdir import load_config
 
-RESULT_FILE = "predictions.json"
-PICTURE_ENDING = "-rectangle.png"
 _COMMAND = "predict"
 
 
@@ -87,7 +86,7 @@ class Predictor:
         def draw(picture: np.ndarray, scale: float) -> np.ndarray:
             return task.draw(picture, prediction, scale)
 
-        name = self._outputs.free_name(file.stem, PICTURE_ENDING, self._taken)
+        name = self._outputs.free_name(file.stem, layout.PREDICTION_ENDING, self._taken)
         picture = draw_sight(sight, image, caption.text, draw)
         return self._outputs.write(name, _png(picture))
 
@@ -113,9 +112,11 @@ def predict(options: PredictConfig) -> int:
         raise UserError("predict needs at least one image file.")
     load_config(options.workdir)
     outputs = Outputs(
-        options.output or options.workdir / "predictions", _COMMAND, [options.workdir]
+        options.output or options.workdir / layout.PREDICTIONS_FOLDER,
+        _COMMAND,
+        [options.workdir],
     )
-    outputs.check(RESULT_FILE)
+    outputs.check(layout.PREDICTIONS)
     found = find_images(options.images, made_by=_COMMAND)
     if not found.files:
         raise UserError(_no_image(found))
@@ -131,12 +132,12 @@ def predict(options: PredictConfig) -> int:
             predictor.predict(file)
     finally:
         # Also of what was done before a full disk or an impatient user.
-        outputs.write_json(RESULT_FILE, predictor.records)
-    say(f"Pictures and {RESULT_FILE} are in {printable(outputs.directory)}.")
+        outputs.write_json(layout.PREDICTIONS, predictor.records)
+    say(f"Pictures and {layout.PREDICTIONS} are in {printable(outputs.directory)}.")
     if predictor.failures:
         say(
             f"{predictor.failures} of {len(predictor.records)} could not be used; see"
-            f' "error" in {RESULT_FILE}.',
+            f' "error" in {layout.PREDICTIONS}.',
             error=True,
         )
     return WRONG_USE if predictor.failures else DONE

@@ -14,14 +14,16 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.attention.evidence import sharpness_schedule
-from cram_jax.attention.positionwise import attention_factory
+from cram_jax.attention.registry import attention_factory
 from cram_jax.backbones import backbone
 from cram_jax.backbones.weights import (
     PACKAGED,
     load_torch_weights,
     packaged_weights,
 )
-from train.config.run import FitConfig, ModelConfig, SharpnessConfig
+from train.config.attention import SharpnessConfig
+from train.config.model import ModelConfig
+from train.config.run import FitConfig
 from train.data.facts import Facts
 from train.errors import UserError
 from train.learning.optimizer import path_of

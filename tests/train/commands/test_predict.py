@@ -16,14 +16,14 @@ from PIL import Image
 
 from tests.tiny_runs import CLASSES, INPUTS, tiny_arguments, tiny_config, write_images
 from train.__main__ import main
-from train.config.sections import ModelConfig
+from train.config.model import ModelConfig
 from train.data.views import eval_view
 from train.errors import DONE, WRONG_USE
 from train.evidence.sight import Sight, as_record, as_seen
 from train.evidence.sight_picture import draw_sight
 from train.learning.devices import JitParallel
 from train.learning.experiment import make_experiment
-from train.run.restore import Trained
+from train.run.checkpoints.restore import Trained
 from train.tasks import classification
 
 

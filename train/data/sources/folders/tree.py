@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import NamedTuple
 
+from cram_jax.checks import nearest
 from train.data.sources.base import NoSplitError
 from train.data.sources.decoding import image_endings
 from train.data.sources.folders.content import (
@@ -47,7 +47,7 @@ class Tree(NamedTuple):
 
 
 def read_tree(root: Path, split: str, *, train_split: str = "train") -> Tree:
-    """Reads the folder; see `train.data.sources.folders.folder.open_folder` for the rules."""
+    """Reads the folder; `open_folder` states the rules."""
     if not root.is_dir():
         what = "is a file; unpack it first" if root.exists() else "does not exist"
         raise ValueError(f"The image folder {root} {what}.")
@@ -201,8 +201,8 @@ def _unknown_class(
     asked: Path, name: str, train: Path, classes: tuple[str, ...]
 ) -> str:
     by_case = {each.casefold(): each for each in classes}
-    close = difflib.get_close_matches(name.casefold(), by_case, 1)
-    hint = f" Did you mean {by_case[close[0]]!r}?" if close else ""
+    near = nearest(name.casefold(), by_case)
+    hint = f" Did you mean {by_case[near[0]]!r}?" if near else ""
     return (
         f"{asked / name} is a class that {train} does not have; remove it, or add "
         f"training images.{hint}"
