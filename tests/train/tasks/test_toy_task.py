@@ -27,7 +27,7 @@ from tests.tiny_runs import (
 )
 from train.__main__ import main
 from train.config.data import DataConfig
-from train.config.sections import OptimizerConfig
+from train.config.optimizer import OptimizerConfig
 from train.config.task import TaskConfig
 from train.data.collate import RowMaker
 from train.data.pipeline import load_source
