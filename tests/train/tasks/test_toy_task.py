@@ -57,7 +57,7 @@ class MeanColour(Task):
 
     def truth_of(self, example, view):
         seen = render_view(example.image, view)
-        return {"colour": np.float32(seen.mean((0, 1)) / 255)}
+        return {"colour": np.asarray(seen.mean((0, 1)) / 255, np.float32)}
 
     def mirrored(self, truth):
         return dict(truth)
@@ -85,6 +85,7 @@ class MeanColour(Task):
         return {"error": self._error(outputs, batch)}
 
     def record(self, sums, rows):
+        assert rows is not None
         error = sums["error"] / sums["images"]
         # A median is no mean over images: it needs every image, and each once.
         median, count = np.median(rows["error"]), len(rows["error"])
@@ -188,7 +189,7 @@ TERMS = (
 def colour_batch():
     batch = random_batch(0, 16)
     batch["weight"][-3:] = 0
-    batch["colour"] = np.float32(batch["image"].mean((1, 2)) / 255)
+    batch["colour"] = np.asarray(batch["image"].mean((1, 2)) / 255, np.float32)
     batch["colour"][:4, 0] = 0.9
     return batch
 
