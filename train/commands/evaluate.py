@@ -163,7 +163,7 @@ def evaluate(options: EvaluateConfig) -> int:
             optimizer=dataclasses.replace(config.optimizer, accumulate=1),
         ),
         trained.experiment.task,
-        trained.experiment.inputs.class_names,
+        trained.experiment.inputs,
     )
     truth = feed.eval_source.info.truth
     inputs = dataclasses.replace(trained.experiment.inputs, truth=truth)

@@ -80,11 +80,17 @@ def _look(params, batch_stats, part: Batch, experiment: Experiment, step):
     )
     shown = outputs, layer_evidence(updates.get("intermediates") or {})
     first = jax.tree.map(lambda leaf: leaf[:count], shown)
-    second = None, None
-    if moving.moves_images:
-        second = jax.tree.map(lambda leaf: leaf[count:], shown)
-    outside = jax.tree.map(lambda leaf: leaf[:count], outside)
-    look = Look(*first, *second, similarities, outside, part, step)
+    second = jax.tree.map(lambda leaf: leaf[count:], shown)
+    look = Look(
+        outputs=first[0],
+        evidence=first[1],
+        moved_outputs=second[0] if moving.moves_images else None,
+        moved_evidence=second[1] if moving.moves_images else None,
+        similarities=similarities,
+        outside=jax.tree.map(lambda leaf: leaf[:count], outside),
+        batch=part,
+        step=step,
+    )
     return look, updates.get("batch_stats", {})
 
 
