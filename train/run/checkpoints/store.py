@@ -81,15 +81,14 @@ class Checkpoints:
             create=not read_only,
             read_only=read_only,
         )
-        handlers = {
-            "state": ocp.PyTreeCheckpointHandler(),
-            "record": ocp.JsonCheckpointHandler(),
-        }
         self._safe_path = SafePath(workdir)
         self._manager = ocp.CheckpointManager(
             self._safe_path.path / layout.CHECKPOINTS,
             options=options,
-            item_handlers=handlers,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "record": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def steps(self) -> list[int]:
