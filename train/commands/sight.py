@@ -35,7 +35,7 @@ class Sight:
 
     Attributes:
       label: index of the class.
-      probability: of that class.
+      probability: that class's, from 0 to 1.
       rectangles: float64 `[5]` in isotropic coordinates of the view, by layer.
       masks: float32 `[h, w]` over the network's view, of position-wise layers.
       view: what the network saw of the original.
@@ -125,7 +125,7 @@ def _named(rectangle: np.ndarray) -> dict[str, float]:
 def as_record(sight: Sight, class_names: tuple[str, ...]) -> dict[str, Any]:
     """The JSON record of one image.
 
-    Of each rectangle "view" holds the five numbers in isotropic coordinates of what
+    For each rectangle, "view" holds the five numbers in isotropic coordinates of what
     the network saw, "pixels" those in pixels of the original file (0 is the left or
     upper edge), "corners" the four (x, y) in those pixels, "area" the share of the
     file's pixels in it, and "covers_picture" whether all of them are.

@@ -53,10 +53,10 @@ class Feed:
         """Opens nothing yet.
 
         Args:
-          config: of the run.
+          config: the run's config.
           task: says which truth belongs to an image.
-          class_names: of a run that was trained: labels count in this order. None: the
-            order of the training images.
+          class_names: those that a run was trained with; labels count in this order.
+            None: the order of the training images.
         """
         self._config, self._task, self._class_names = config, task, class_names
         self._data = with_source_interpolation(config)

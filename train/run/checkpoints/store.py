@@ -172,7 +172,7 @@ class Checkpoints:
         """The state and record of a step, checked.
 
         Args:
-          step: of the checkpoint.
+          step: which checkpoint.
           like: the wanted state, or the wanted parts of one; leaves have shape and
             dtype.
           parts: names of those parts; None: `like` is a whole state.
