@@ -99,7 +99,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_first_names(tmp_path):
     experiment = experiment_with(tmp_path / "absent.safetensors")
     with pytest.raises(UserError, match="There is no weights file"):
         experiment.pretrained_state(print)
-    with pytest.raises(ValueError, match="fit the backbone resnet18; got 'eff"):
+    with pytest.raises(ValueError, match="fit the backbone resnet18, got 'eff"):
         ModelConfig(backbone="resnet18", pretrained="efficientnet-lite0")
 
 
