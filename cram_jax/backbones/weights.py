@@ -138,7 +138,7 @@ def load_state(
         name
         for name in spare
         if name.endswith("num_batches_tracked")
-        or (keep_head and any(map(name.startswith, heads)) and "features" not in name)
+        or (keep_head and any(map(name.startswith, heads)))
     ]
     problems += [f"- {name} is left over" for name in spare if name not in on_purpose]
     if problems:
