@@ -9,6 +9,7 @@ from cram_jax.attention.evidence import (
     attended_masks,
     attended_rectangles,
     layer_evidence,
+    mask_dropout_schedule,
     sharpness_schedule,
 )
 from cram_jax.attention.gate import Gate
