@@ -163,6 +163,7 @@ def evaluate(options: EvaluateConfig) -> int:
             batch_size=batch_size,
             optimizer=dataclasses.replace(config.optimizer, accumulate=1),
         ),
+        trained.experiment.task,
         trained.experiment.inputs.class_names,
     )
     truth = feed.eval_source.info.truth

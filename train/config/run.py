@@ -23,6 +23,7 @@ from train.config.sections import (
     SharpnessConfig,
     require,
 )
+from train.config.task import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class FitConfig:
     """How the batch is spread over devices: a sharded jit, or pmap."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the computation; parameters, geometry and losses are always float32."""
+    task: TaskConfig = field(default_factory=TaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

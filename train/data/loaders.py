@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from train.config.run import FitConfig
+from train.data.collate import RowTruth
 from train.data.facts import Facts
 from train.data.labels import with_classes
 from train.data.pipeline import (
@@ -42,15 +43,21 @@ class Feed:
     Sources are opened when first asked for: an evaluation needs no training images.
     """
 
-    def __init__(self, config: FitConfig, class_names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        config: FitConfig,
+        task: RowTruth,
+        class_names: Sequence[str] | None = None,
+    ):
         """Opens nothing yet.
 
         Args:
           config: of the run.
+          task: says which truth belongs to an image.
           class_names: of a run that was trained: labels count in this order. None: the
             order of the training images.
         """
-        self._config, self._class_names = config, class_names
+        self._config, self._task, self._class_names = config, task, class_names
         self._data = with_source_interpolation(config)
         self._process = {
             "process_index": jax.process_index(),
@@ -119,6 +126,7 @@ class Feed:
                 self._data,
                 config.batch_size,
                 seed=config.seed,
+                task=self._task,
                 **self._process,
             )
         batches.set_state({"step": step})
@@ -148,7 +156,11 @@ class Feed:
     def _once(self, source: Source) -> EvalIterable:
         with _named_errors():
             return eval_batches(
-                source, self._data, self._config.batch_size, **self._process
+                source,
+                self._data,
+                self._config.batch_size,
+                task=self._task,
+                **self._process,
             )
 
     def fixed_batch(self, count: int) -> Batch:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from train.config.data import DataConfig
-from train.data.collate import Batch, input_shape
+from train.data.collate import Batch, RowTruth, input_shape
 from train.data.sampler import EvalBatches, TrainBatches
 from train.data.sources import NoSplitError, Source, open_source
 from train.data.sources.holding_out import HELD_OUT
@@ -108,6 +108,7 @@ def train_batches(
     config: DataConfig,
     batch_size: int,
     *,
+    task: RowTruth,
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
@@ -121,6 +122,7 @@ def train_batches(
         source: the images.
         config: size, augmentation, workers.
         batch_size: of all processes together; a multiple of their number.
+        task: says which truth belongs to an image.
         seed: of order and augmentation.
         process_index: which slice to make.
         process_count: how many slices there are.
@@ -129,6 +131,7 @@ def train_batches(
         source,
         config,
         batch_size,
+        task=task,
         seed=seed,
         process_index=process_index,
         process_count=process_count,
@@ -141,6 +144,7 @@ def eval_batches(
     config: DataConfig,
     batch_size: int,
     *,
+    task: RowTruth,
     process_index: int = 0,
     process_count: int = 1,
 ) -> EvalIterable:
@@ -152,6 +156,7 @@ def eval_batches(
         source,
         config,
         batch_size,
+        task=task,
         process_index=process_index,
         process_count=process_count,
     )

@@ -12,7 +12,7 @@ import functools
 import numpy as np
 
 from train.config.data import DataConfig
-from train.data.collate import Batch, RowMaker
+from train.data.collate import Batch, RowMaker, RowTruth
 from train.data.sources.base import Source
 
 # Streams of random numbers that must not meet.
@@ -37,6 +37,7 @@ class TrainBatches:
         config: DataConfig,
         batch_size: int,
         *,
+        task: RowTruth,
         seed: int,
         process_index: int = 0,
         process_count: int = 1,
@@ -48,7 +49,7 @@ class TrainBatches:
             )
         self.batch_size, self.seed = batch_size, seed
         self.own = _own_rows(batch_size, process_index, process_count)
-        self.rows = RowMaker(source, config, training=True)
+        self.rows = RowMaker(source, config, task, training=True)
 
     def __getitem__(self, step: int) -> Batch:
         """This process's rows of the batch of step `step`."""
@@ -94,12 +95,13 @@ class EvalBatches:
         config: DataConfig,
         batch_size: int,
         *,
+        task: RowTruth,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
         self.batch_size = batch_size
         self.own = _own_rows(batch_size, process_index, process_count)
-        self.rows = RowMaker(source, config, training=False)
+        self.rows = RowMaker(source, config, task, training=False)
 
     def __len__(self) -> int:
         """The number of batches."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,11 @@ from train.evidence.localization import (
 )
 from train.learning.devices import Parallel
 from train.learning.experiment import Experiment
-from train.tasks.classification import classification_record, classification_sums
 from train.tasks.sums import Sums
 
 Batch = Mapping[str, Any]
 Variables = Mapping[str, Any]
+_WEIGHT = "weight"
 
 
 def observe(
@@ -34,12 +34,12 @@ def observe(
     *,
     on_image: bool = True,
 ):
-    """Logits and layer evidence of uint8 images `[B, H, W, C]`, in evaluation mode.
+    """Outputs and layer evidence of uint8 images `[B, H, W, C]`, in evaluation mode.
 
     Rectangles are in coordinates of the images and masks at their resolution, or with
     `on_image=False` in those of the layers' maps.
     """
-    logits, updates = experiment.model.apply(
+    outputs, updates = experiment.model.apply(
         {**variables, **experiment.schedule(step)},
         experiment.normalise(unit_range(images)),
         mutable=["intermediates"],
@@ -47,7 +47,7 @@ def observe(
     evidence = layer_evidence(updates.get("intermediates") or {})
     if on_image:
         evidence = evidence_on_image(experiment.model, evidence, *images.shape[1:3])
-    return logits, evidence
+    return outputs, evidence
 
 
 def shown_by(
@@ -60,17 +60,21 @@ def shown_by(
 
 def eval_step(
     experiment: Experiment, variables: Variables, step: jax.Array, batch: Batch
-) -> Sums:
-    """Sums over one batch: classification, and where each layer looked."""
-    logits, evidence = observe(experiment, variables, step, batch["image"])
+) -> tuple[Sums, dict[str, jax.Array] | None]:
+    """Sums over one batch, the task's and where each layer looked; and its rows."""
+    task = experiment.task
+    outputs, evidence = observe(experiment, variables, step, batch["image"])
     sums = {
-        "classification": classification_sums(logits, batch["label"], batch["weight"]),
+        "task": task.sums(outputs, batch),
         "layers": {
             path: localization_sums(layer, batch, experiment.inputs.truth)
             for path, layer in evidence.items()
         },
     }
-    return experiment.sum_over_devices(sums)
+    rows = task.rows(outputs, batch)
+    if rows is not None:
+        rows = experiment.gather_over_devices({_WEIGHT: batch["weight"], **rows})
+    return experiment.sum_over_devices(sums), rows
 
 
 class Evaluator:
@@ -78,7 +82,7 @@ class Evaluator:
 
     def __init__(self, experiment: Experiment, parallel: Parallel):
         """Compiles when first called."""
-        self._parallel = parallel
+        self._parallel, self._task = parallel, experiment.task
         self._step: Callable = parallel.compile_evaluation(
             partial(eval_step, experiment)
         )
@@ -102,21 +106,31 @@ class Evaluator:
           UserError: if there is no batch.
         """
         # Kept on the devices until the end: a fetch in between would wait.
-        sums = [
+        results = [
             self._step(variables, step, self._parallel.place_batch(batch))
             for batch in batches
         ]
-        if not sums:
+        if not results:
             raise UserError("There are no images to evaluate; got an empty split.")
-        fetched = jax.device_get([self._parallel.fetchable(each) for each in sums])
-        total = jax.tree.map(lambda *leaves: np.sum(leaves, 0, np.float64), *fetched)
-        record = classification_record(total["classification"])
+        results = jax.device_get([self._parallel.fetchable(each) for each in results])
+        sums, rows = zip(*results, strict=True)
+        total = jax.tree.map(lambda *leaves: np.sum(leaves, 0, np.float64), *sums)
+        record = self._task.record(total["task"], _rows_of_images(rows))
         for path, layer in total["layers"].items():
             named = localization_record(layer).items()
             record |= {f"{path}/{name}": value for name, value in named}
         return record
 
     def observe(self, variables: Any, step: Any, images: np.ndarray) -> tuple:
-        """Fetched logits and layer evidence of uint8 images, on one device."""
+        """Fetched outputs and layer evidence of uint8 images, on one device."""
         variables, step = jax.device_get((variables, step))
         return jax.device_get(self._observe(variables, step, images))
+
+
+def _rows_of_images(batches: Sequence[Any]) -> dict[str, np.ndarray] | None:
+    """The fetched rows of all batches in one, without those of padding."""
+    if batches[0] is None:
+        return None
+    rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
+    real = rows.pop(_WEIGHT) > 0
+    return {name: values[real] for name, values in rows.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from train.data.facts import Facts
 from train.data.preparation import channel_statistics
 from train.errors import UserError
 from train.learning.devices import Parallel
+from train.learning.loss import sums_shape
 from train.learning.network import (
-    build_model,
+    build_network,
     initial_variables,
     intermediates_shape,
     load_pretrained,
@@ -29,6 +30,9 @@ from train.learning.network import (
 from train.learning.optimizer import make_optimizer
 from train.learning.processes import GENERATOR
 from train.learning.state import TrainState, create_state
+from train.learning.terms import Term, configured_terms
+from train.tasks.registry import make_task
+from train.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Experiment:
       mean: mean of each channel, in units of full scale.
       std: standard deviation of each channel, in the same units.
       layers: attention layers with a spatial mask, as shapes by path.
+      task: what the labels mean.
+      terms: losses beside the task's.
     """
 
     config: FitConfig
@@ -60,6 +66,8 @@ class Experiment:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layers: dict[str, dict[str, Any]]
+    task: Task
+    terms: tuple[Term, ...] = ()
 
     @property
     def axis_name(self) -> str | None:
@@ -73,6 +81,12 @@ class Experiment:
     def sum_over_devices(self, tree: Any) -> Any:
         """The sum over pmap's axis; under jit sums are global already."""
         return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
+    def gather_over_devices(self, tree: Any) -> Any:
+        """Rows `[B, ...]` of all devices in each; under jit rows are global already."""
+        if self.axis_name is None:
+            return tree
+        return jax.lax.all_gather(tree, self.axis_name, tiled=True)
 
     def variables_shape(self) -> dict[str, Any]:
         """Shapes of "params" and "batch_stats"; nothing is computed."""
@@ -108,27 +122,34 @@ class Experiment:
             self.optimizer,
             key,
             averaged=self.config.optimizer.ema_decay is not None,
-            layers=self.layers,
+            sums=sums_shape(self),
         )
         return self.parallel.place(jax.tree.map(np.asarray, state))
 
 
-def make_experiment(config: FitConfig, inputs: Facts, parallel: Parallel) -> Experiment:
-    """Builds the network, the optimiser and their schedules.
+def make_experiment(
+    config: FitConfig,
+    inputs: Facts,
+    parallel: Parallel,
+    *,
+    terms: Sequence[Term] = (),
+) -> Experiment:
+    """Builds the task, the network, the optimiser and their schedules.
+
+    Args:
+      config: the run's.
+      inputs: facts of its data set.
+      parallel: the way to run its steps.
+      terms: losses beside those of the task and of the config.
 
     Raises:
       UserError: if config and data set do not fit.
     """
+    task = make_task(config)
     per_epoch = inputs.num_examples / config.batch_size
     total_steps = max(round(config.epochs * per_epoch), 1)
     try:
-        build = functools.partial(
-            build_model,
-            config.model,
-            len(inputs.class_names),
-            precision=config.precision,
-            freeze_norm=config.optimizer.freeze_norm,
-        )
+        build = functools.partial(build_network, config, task, inputs)
         intermediates = intermediates_shape(build(), inputs.image_shape)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -151,4 +172,6 @@ def make_experiment(config: FitConfig, inputs: Facts, parallel: Parallel) -> Exp
         mean=mean,
         std=std,
         layers=layer_evidence(intermediates),
+        task=task,
+        terms=(*configured_terms(config, total_steps), *terms),
     )

@@ -22,32 +22,41 @@ from cram_jax.backbones.weights import (
     packaged_weights,
 )
 from train.config.run import FitConfig, ModelConfig, SharpnessConfig
+from train.data.facts import Facts
 from train.errors import UserError
 from train.learning.optimizer import path_of
 from train.learning.state import Purpose
+from train.tasks.task import Task
 
 
-def build_model(
-    config: ModelConfig,
-    num_classes: int,
-    *,
-    precision: str = "float32",
-    axis_name: str | None = None,
-    freeze_norm: bool = False,
+def build_network(
+    config: FitConfig, task: Task, facts: Facts, *, axis_name: str | None = None
 ) -> nn.Module:
-    """The network of the config.
+    """The network of a run.
 
     Args:
-      config: names of backbone and attention, and where the attention goes.
-      num_classes: number of logits.
-      precision: "float32" or "bf16" (bfloat16 computation, float32 parameters).
+      config: names backbone and attention, where the attention goes, and whether the
+        backbone's BatchNorm keeps its statistics in training (that of new layers, and
+        dropout, train as ever).
+      task: says what stands on the backbone.
+      facts: what is known of the data set.
       axis_name: pmap axis over which BatchNorm averages, or None.
-      freeze_norm: the backbone's BatchNorm keeps its statistics in training; that of
-        new layers, and dropout, train as ever.
 
     Raises:
       ValueError: if the network has no such choice of widths, or no slot in blocks.
     """
+    make = functools.partial(
+        _configured_backbone(config.model),
+        axis_name=axis_name,
+        freeze_norm=config.optimizer.freeze_norm,
+        dtype=jnp.bfloat16 if config.precision == "bf16" else None,
+        param_dtype=jnp.float32,
+    )
+    return task.network(make, facts)
+
+
+def _configured_backbone(config: ModelConfig) -> Callable[..., nn.Module]:
+    """Makes the backbone with its attention; see `build_network`."""
     factory = attention_factory(config.attention)
     make = backbone(config.backbone)
     if config.attention_in_blocks:
@@ -63,15 +72,8 @@ def build_model(
                 f"model.widths cannot be chosen for {config.backbone}; leave it out."
             )
         make = functools.partial(make, widths=config.widths)
-    return make(
-        num_classes,
-        attention=factory,
-        attention_stages=config.attention_stages if factory is not None else (),
-        axis_name=axis_name,
-        freeze_norm=freeze_norm,
-        dtype=jnp.bfloat16 if precision == "bf16" else None,
-        param_dtype=jnp.float32,
-    )
+    stages = config.attention_stages if factory is not None else ()
+    return functools.partial(make, attention=factory, attention_stages=stages)
 
 
 def initial_variables(

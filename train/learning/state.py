@@ -9,7 +9,6 @@ a key that is used must not be folded any further.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -56,7 +55,7 @@ def create_state(
     key: jax.Array,
     *,
     averaged: bool,
-    layers: Mapping[str, Any] | None = None,
+    sums: Sums,
 ) -> TrainState:
     """The state before the first step.
 
@@ -65,8 +64,7 @@ def create_state(
       optimizer: whose state is made.
       key: the run's random key.
       averaged: whether a moving average of the variables is kept.
-      layers: attention layers whose statistics the window sums, as
-        `layer_evidence` gives them.
+      sums: what a step adds to the window, as shapes; see `loss.sums_shape`.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -75,7 +73,7 @@ def create_state(
         opt_state=optimizer.init(variables["params"]),
         average=jax.tree.map(jnp.array, variables) if averaged else {},
         key=jax.random.key_data(key),
-        window=empty_window(layers or {}),
+        window=empty_window(sums),
     )
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from train.learning.experiment import Experiment
-from train.learning.loss import Batch, pairs_in_sight, part_loss
+from train.learning.loss import Batch, part_loss, weights_of_means
 from train.learning.state import Purpose, TrainState, image_keys, update_average
 from train.learning.window import NEVER
 from train.tasks.sums import Sums
@@ -33,26 +33,29 @@ def _split(batch: Batch, parts: int) -> Batch:
     return jax.tree.map(split, batch)
 
 
-def _total_pairs(
+def _total_weights(
     experiment: Experiment, state: TrainState, parts: Batch
-) -> jax.Array | None:
-    """Pairs in sight over all parts and devices; None without equivariance term."""
-    if experiment.config.equivariance.weight == 0:
-        return None
+) -> dict[str, jax.Array]:
+    """`weights_of_means` over all parts and devices."""
 
-    def count(part):
-        return pairs_in_sight(
+    def weights(part):
+        return weights_of_means(
             state.params, state.batch_stats, part, experiment, state.step
         )
 
-    first = jax.tree.map(lambda leaf: leaf[0], parts)
-    shape = jax.eval_shape(count, first)
+    shapes = jax.eval_shape(weights, jax.tree.map(lambda leaf: leaf[0], parts))
+    if not shapes:
+        return {}
     total, _ = jax.lax.scan(
-        lambda total, part: (total + count(part), None),
-        jnp.zeros(shape.shape, shape.dtype),
+        lambda total, part: (jax.tree.map(jnp.add, total, weights(part)), None),
+        _zeros(shapes),
         parts,
     )
     return experiment.sum_over_devices(total)
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def _gradients(experiment: Experiment, state: TrainState, batch: Batch):
@@ -62,9 +65,15 @@ def _gradients(experiment: Experiment, state: TrainState, batch: Batch):
     total_weight = jnp.where(total_weight > 0, total_weight, 1.0)
     differentiate = jax.value_and_grad(part_loss, has_aux=True)
 
-    def one_part(batch_stats, part, pairs=None):
+    def one_part(batch_stats, part, totals=None):
         (_, (batch_stats, sums)), gradients = differentiate(
-            state.params, batch_stats, part, experiment, state.step, total_weight, pairs
+            state.params,
+            batch_stats,
+            part,
+            experiment,
+            state.step,
+            total_weight,
+            totals,
         )
         return batch_stats, (gradients, sums)
 
@@ -73,16 +82,15 @@ def _gradients(experiment: Experiment, state: TrainState, batch: Batch):
         batch_stats, (gradients, sums) = one_part(state.batch_stats, batch)
     else:
         split = _split(batch, parts)
-        pairs = _total_pairs(experiment, state, split)
+        totals = _total_weights(experiment, state, split)
 
         def add_part(carry, part):
-            batch_stats, results = one_part(carry[0], part, pairs)
+            batch_stats, results = one_part(carry[0], part, totals)
             return (batch_stats, jax.tree.map(jnp.add, carry[1], results)), None
 
         first = jax.tree.map(lambda leaf: leaf[0], split)
-        shapes = jax.eval_shape(one_part, state.batch_stats, first, pairs)[1]
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        carry, _ = jax.lax.scan(add_part, (state.batch_stats, zeros), split)
+        shapes = jax.eval_shape(one_part, state.batch_stats, first, totals)[1]
+        carry, _ = jax.lax.scan(add_part, (state.batch_stats, _zeros(shapes)), split)
         batch_stats, (gradients, sums) = carry
     return *experiment.sum_over_devices((gradients, sums)), batch_stats
 
@@ -112,11 +120,9 @@ def _add_to_window(window: Sums, sums: Sums, norm: jax.Array, step: jax.Array) -
 def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> TrainState:
     """One step of the optimiser on one batch (uint8 images)."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    batch = {name: batch[name] for name in ("image", "label", "weight")}
+    batch, count = dict(batch), batch["weight"].shape[0]
     for name, purpose in _KEYS.items():
-        batch[name] = image_keys(
-            key, purpose, batch["label"].shape[0], experiment.axis_name
-        )
+        batch[name] = image_keys(key, purpose, count, experiment.axis_name)
     gradients, sums, batch_stats = _gradients(experiment, state, batch)
     updates, opt_state = experiment.optimizer.update(
         gradients, state.opt_state, state.params

@@ -12,37 +12,29 @@ from cram_jax.geometry.rectangle import Rectangle
 from train.tasks.sums import Sums, finite_record, weighted_sum
 
 NEVER = -1
-_WINDOW_NAMES = (
-    "loss",
-    "cross_entropy",
-    "equivariance",
-    "correct",
+# What is in a window besides sums over images.
+_OTHERS = (
     "weight",
+    "layers",
     "gradient_norm",
     "steps",
+    "bad_loss_step",
+    "bad_gradient_step",
 )
 _RECTANGLE_NAMES = ("center_x", "center_y", "half_width", "half_height")
 
 
-def _layer_names(layer: Mapping[str, Any]) -> tuple[str, ...]:
-    if "rectangle" not in layer:
-        return ("mask_area",)
-    return ("mask_area", *_RECTANGLE_NAMES, "center_square")
+def empty_window(sums: Sums) -> Sums:
+    """The window before the first step.
 
-
-def empty_window(layers: Mapping[str, Mapping[str, Any]]) -> Sums:
-    """The training sums before the first step; `layers` as from `layer_evidence`."""
-
-    def zeros(names):
-        return {name: jnp.zeros((), jnp.float32) for name in names}
-
-    sums: Sums = zeros(_WINDOW_NAMES)
-    sums["layers"] = {
-        path: zeros(_layer_names(layer)) for path, layer in layers.items()
-    }
+    Args:
+      sums: those of one step, as shapes; the window has their names.
+    """
+    window = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), sums)
+    window |= {name: jnp.zeros((), jnp.float32) for name in ("gradient_norm", "steps")}
     for name in ("bad_loss_step", "bad_gradient_step"):
-        sums[name] = jnp.full((), NEVER, jnp.int32)
-    return sums
+        window[name] = jnp.full((), NEVER, jnp.int32)
+    return window
 
 
 def layer_sums(layer: Mapping[str, Any], weight: jax.Array) -> Sums:
@@ -66,12 +58,8 @@ def window_record(window: Sums) -> dict[str, float]:
     if weight == 0:
         return finite_record(record)
     record |= {
-        "loss": window["loss"] / weight,
-        "cross_entropy": window["cross_entropy"] / weight,
-        "accuracy": window["correct"] / weight,
+        name: value / weight for name, value in window.items() if name not in _OTHERS
     }
-    if window["equivariance"] != 0:
-        record["equivariance_loss"] = window["equivariance"] / weight
     for path, sums in window["layers"].items():
         means = {name: value / weight for name, value in sums.items()}
         if "center_square" in means:

@@ -28,7 +28,6 @@ from train.run.profiling import Profiler
 from train.run.progress import Display
 from train.run.workdir import RESULT_FILE
 
-_SHOWN = ("loss", "accuracy", "images_per_second")
 _SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
 
 
@@ -165,7 +164,8 @@ class Loop:
         values["sharpness"] = float(sharpness)
         self._logged_at, self._logged_step = now, self.step
         self._write("train", values)
-        shown = {name: values[name] for name in _SHOWN if name in values}
+        names = ("loss", *self._experiment.task.shown, "images_per_second")
+        shown = {name: values[name] for name in names if name in values}
         self._display.training(self.step, shown, now - self._started)
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
@@ -184,13 +184,15 @@ class Loop:
         if (held_out := self._feed.validation_batches()) is not None:
             self._validation = self._evaluator.scores(variables, step, held_out)
             self._write("validation", self._validation)
+        names = (*self._experiment.task.shown, *_SHOWN_LAYER)
         shown = {
             name: value
             for name, value in self._scores.items()
-            if name == "accuracy" or name.rpartition("/")[2] in _SHOWN_LAYER
+            if name.rpartition("/")[2] in names
         }
-        if self._validation:
-            shown["held-out accuracy"] = self._validation["accuracy"]
+        best = self._experiment.task.best_score
+        if best in self._validation:
+            shown[f"held-out {best}"] = self._validation[best]
         self._display.evaluation(self.step, shown)
         if self._records is not None and self._config.output.pictures:
             self._draw(self._records)
@@ -220,7 +222,8 @@ class Loop:
             "config": to_dict(self._config),
         }
         # The test images choose nothing.
-        score = self._validation.get("accuracy") if self._evaluates() else None
+        best = self._experiment.task.best_score
+        score = self._validation.get(best) if self._evaluates() else None
         state = self._experiment.parallel.fetchable(self.state)
         self._checkpoints.save(self.step, state, record, score)
 

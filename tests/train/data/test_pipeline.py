@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.batches import eval_batches, train_batches
 from train.config.data import DataConfig
 from train.data import pipeline
-from train.data.pipeline import eval_batches, input_shape, load_source, train_batches
+from train.data.pipeline import input_shape, load_source
 from train.data.prefetch import prefetch_to_device
 from train.data.sources import DatasetInfo, Example, Truth, UnreadableImageError
 from train.data.sources.base import WrongLabelError
@@ -437,7 +438,7 @@ def test_impossible_configurations_are_refused(fields, message):
 WITH_WORKERS = """
 import dataclasses, multiprocessing, os, signal, sys, time
 from tests.train.data.test_pipeline import AUGMENTED, Numbered
-from train.data.pipeline import train_batches
+from tests.batches import train_batches
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: None)

@@ -24,9 +24,10 @@ from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
 from train.config.sections import EquivarianceConfig, OptimizerConfig
 from train.data.preparation import unit_range
 from train.learning.devices import JitParallel, PmapParallel
-from train.learning.movement import move_images
+from train.learning.loss import sums_shape
 from train.learning.state import Purpose, create_state, image_keys
 from train.learning.steps import train_step
+from train.learning.terms import move_images
 
 BATCH = 16
 # Far enough that many objects leave the image.
@@ -72,15 +73,12 @@ def initial(parallel_kind, parts):
         optimizer=optax.sgd(1.0),
     )
     variables = Plain().init(jax.random.key(1), jnp.zeros((1, 12, 12, 3)))
-    shapes = Plain().apply(
-        variables, jnp.zeros((1, 12, 12, 3)), mutable=["intermediates"]
-    )[1]["intermediates"]
     state = create_state(
         {"params": variables["params"], "batch_stats": {}},
         experiment.optimizer,
         jax.random.key(3),
         averaged=False,
-        layers=layer_evidence(shapes),
+        sums=sums_shape(experiment),
     )
     return parallel, experiment, state
 
@@ -167,7 +165,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(parallel_kind, parts):
     window, gradients = step_once(parallel_kind, parts)
     assert window["weight"] == total
     assert_close(window["loss"] / total, value)
-    assert_close(window["equivariance"] / total, motion)
+    assert_close(window["equivariance_loss"] / total, motion)
     jax.tree.map(partial(assert_close, atol=1e-5, rtol=1e-5), gradients, expected)
     norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(expected)))
     assert_close(window["gradient_norm"], norm)

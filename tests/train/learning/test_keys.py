@@ -12,8 +12,9 @@ import pytest
 
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
 from train.config.sections import EquivarianceConfig, OptimizerConfig
-from train.learning import movement
+from train.learning import terms
 from train.learning.devices import JitParallel, PmapParallel
+from train.learning.loss import sums_shape
 from train.learning.network import initial_variables
 from train.learning.state import create_state
 from train.learning.steps import train_step
@@ -42,13 +43,13 @@ def keys_of_steps(parallel, parts, monkeypatch):
     def noted(name):
         return lambda key: used[name].append(tuple(np.asarray(key).tolist()))
 
-    sample = movement.sample_similarity
+    sample = terms.sample_similarity
 
     def spy(key, **options):
         jax.debug.callback(noted("movement"), jax.random.key_data(key))
         return sample(key, **options)
 
-    monkeypatch.setattr(movement, "sample_similarity", spy)
+    monkeypatch.setattr(terms, "sample_similarity", spy)
     config = tiny_config(
         batch_size=BATCH,
         optimizer=OptimizerConfig(accumulate=parts),
@@ -66,6 +67,7 @@ def keys_of_steps(parallel, parts, monkeypatch):
         experiment.optimizer,
         jax.random.key(5),
         averaged=False,
+        sums=sums_shape(experiment),
     )
     update = parallel.compile_update(
         lambda state, batch: train_step(experiment, state, batch)

@@ -64,7 +64,7 @@ def test_moved_images_and_remat_train_and_stay_finite():
     for index in range(3):
         state = step(state, random_batch(index, 8))
     assert_tree_finite((state.params, state.window))
-    assert float(state.window["equivariance"]) > 0
+    assert float(state.window["equivariance_loss"]) > 0
     assert int(state.step) == 3
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.batches import eval_batches, train_batches
 from train.config.data import DataConfig
-from train.data.pipeline import eval_batches, load_source, train_batches
+from train.data.pipeline import load_source
 from train.data.sources import UnreadableImageError, open_source
 from train.data.sources.decoding import decode_image
 from train.data.sources.folders.folder import FolderSource

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from tests.batches import eval_batches
 from tests.train.data.sources.test_layouts import sentences_anew  # noqa: F401
 from train.config.data import DataConfig
-from train.data.pipeline import eval_batches, load_source
+from train.data.pipeline import load_source
 from train.data.sources import UnreadableImageError, open_source
 from train.data.sources.base import WrongLabelError
 from train.data.sources.holding_out import HELD_OUT
