@@ -37,7 +37,7 @@ from benchmarks.cost_report import (
 from benchmarks.cost_torch import LAYERS as TORCH_LAYERS
 from benchmarks.cost_torch import import_torch
 from benchmarks.timing import machine
-from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.attention.registry import ATTENTIONS
 
 # Height, width and channels of the maps after the stages, at 224 pixels; batch, height,
 # width and channels where one of them is varied.

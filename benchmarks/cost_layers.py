@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.cost_torch import torch_functions
 from benchmarks.timing import interleaved, quartiles, relative
-from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.attention.registry import ATTENTIONS
 from cram_jax.numerics import read_apart
 
 # "rectangular-moment" is "rectangular" by its other name.

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.cost_layers import compile_and_describe, example_values
 from benchmarks.timing import interleaved, quartiles, relative
-from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.attention.registry import ATTENTIONS
 from train.config.presets import preset
 from train.config.sections import ModelConfig
 from train.data.facts import Facts

@@ -5,6 +5,11 @@ are in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictu
 Pillow (the extra `viz`), in `cram_jax.drawing`.
 """
 
+from cram_jax.attention.channel import (
+    CoordinateAttention,
+    EfficientChannelAttention,
+    SqueezeExcite,
+)
 from cram_jax.attention.evidence import (
     attended_masks,
     attended_rectangles,
@@ -12,18 +17,11 @@ from cram_jax.attention.evidence import (
     mask_dropout_schedule,
     sharpness_schedule,
 )
-from cram_jax.attention.gate import Gate
-from cram_jax.attention.positionwise import (
-    ATTENTIONS,
-    CBAM,
-    CoordinateAttention,
-    EfficientChannelAttention,
-    PositionwiseAttention,
-    SqueezeExcite,
-    attention_factory,
-)
+from cram_jax.attention.gate import Gate, apply_mask, gate
+from cram_jax.attention.positionwise import CBAM, PositionwiseAttention
 from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.rectangular import RectangularAttention
+from cram_jax.attention.registry import ATTENTIONS, attention_factory
 from cram_jax.attention.trunk import Trunk
 from cram_jax.explain import (
     ClassMaps,
@@ -32,16 +30,18 @@ from cram_jax.explain import (
     grad_cam_of_split,
 )
 from cram_jax.geometry.coordinates import map_extents, pixel_centers
+from cram_jax.geometry.coverage import (
+    covers_picture,
+    is_wider_than_picture,
+    rectangle_pixel_area,
+    share_of_picture,
+)
 from cram_jax.geometry.distances import gaussian_distance_squared, rectangle_distance
 from cram_jax.geometry.overlap import mask_iou, rectangle_intersection_area, rotated_iou
 from cram_jax.geometry.pixels import (
-    covers_picture,
-    is_wider_than_picture,
     rectangle_from_pixel_box,
-    rectangle_pixel_area,
     rectangle_pixel_box,
     rectangle_polygon,
-    share_of_picture,
 )
 from cram_jax.geometry.rectangle import (
     Rectangle,
@@ -54,8 +54,6 @@ from cram_jax.geometry.rectangle import (
     rectangle_to_raw,
 )
 from cram_jax.geometry.rendering import (
-    apply_mask,
-    gate,
     relative_sharpness,
     render_hard_mask,
     render_mask,

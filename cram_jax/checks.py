@@ -111,7 +111,41 @@ def check_made_for(
         )
 
 
+def nearest(
+    name: Any, names: Iterable[str], *, count: int = 1, cutoff: float = 0.6
+) -> list[str]:
+    """Those of the names that are most like `name`, the nearest first.
+
+    Args:
+      name: what was given.
+      names: what there is.
+      count: how many at most.
+      cutoff: how alike they must be, from 0 (not at all) to 1 (equal).
+    """
+    return difflib.get_close_matches(str(name), list(names), count, cutoff)
+
+
 def did_you_mean(name: Any, names: Iterable[str]) -> str:
     """A question that names the nearest of the names, or nothing if none is near."""
-    close = difflib.get_close_matches(str(name), list(names), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    near = nearest(name, names)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def choose(what: str, name: Any, names: Iterable[str]) -> str:
+    """Returns `name` if it is one of the names.
+
+    Args:
+      what: what is chosen, in a word, e.g. "backbone".
+      name: what was given.
+      names: what there is.
+
+    Raises:
+      ValueError: otherwise, with the nearest name and all of them.
+    """
+    names = list(names)
+    if isinstance(name, str) and name in names:
+        return name
+    raise ValueError(
+        f"Unknown {what} {name!r}.{did_you_mean(name, names)} There are:"
+        f" {', '.join(names)}."
+    )

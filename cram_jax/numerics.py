@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 Arrays = TypeVar("Arrays")
+Dtype = jax.typing.DTypeLike
 
 
 def wide_dtype(*values: Any) -> Any:

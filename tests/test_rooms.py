@@ -18,6 +18,7 @@ ROOMS = {
         "geometry",
         "attention",
         "losses",
+        "heads",
         "backbones",
         "explain",
         "drawing",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 from collections.abc import Iterable
@@ -61,9 +60,13 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
     names = list(names)
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise UserError(f"Unknown {what} {name!r}.{hint} There are: {', '.join(names)}.")
+    # Here, so that the command line need not import jax.
+    from cram_jax import checks
+
+    try:
+        return checks.choose(what, name, names)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def cause_of(error: BaseException) -> str:

@@ -14,13 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from cram_jax.attention.gate import check_features
 from cram_jax.checks import check_count, check_number
-from cram_jax.geometry.rendering import check_features
-from cram_jax.numerics import at_least_float32, read_apart
+from cram_jax.numerics import Dtype, at_least_float32, read_apart
 
 __all__ = ["CoordinateAttention", "EfficientChannelAttention", "SqueezeExcite"]
-
-Dtype = jax.typing.DTypeLike
 
 
 def gate_channels(features: jax.Array, mask: jax.Array) -> jax.Array:

@@ -1,52 +1,25 @@
-"""The attention layers that the rectangular one is compared with, and one table of all.
+"""Attention layers with a free mask: one number for every position.
 
-Every layer maps `[..., H, W, C]` to the same shape and dtype, gathers its statistics in
-at least float32, and sows what it multiplied by into "intermediates": "mask"
-(`[..., H, W]`) where it tells positions apart, "channel_mask" (`[..., C]`) where it
-tells channels apart. All raise ValueError for a wrong rank and for integer features.
+They are what the rectangular layer is compared with.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cram_jax.attention.channel import (
-    Bottleneck,
-    CoordinateAttention,
-    EfficientChannelAttention,
-    SqueezeExcite,
-    gate_channels,
-)
-from cram_jax.attention.gate import Gate
-from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
-from cram_jax.attention.rectangular import RectangularAttention
+from cram_jax.attention.channel import Bottleneck, gate_channels
+from cram_jax.attention.gate import Gate, check_features, check_floor, raise_floor
+from cram_jax.attention.predictors import MomentPredictor
 from cram_jax.attention.trunk import Trunk
-from cram_jax.checks import check_count, check_number, did_you_mean
-from cram_jax.geometry.rendering import (
-    check_features,
-    check_floor,
-    raise_floor,
-)
-from cram_jax.numerics import at_least_float32, read_apart
+from cram_jax.checks import check_count, check_number
+from cram_jax.numerics import Dtype, at_least_float32, read_apart
 
-__all__ = [
-    "ATTENTIONS",
-    "CBAM",
-    "CoordinateAttention",
-    "EfficientChannelAttention",
-    "PositionwiseAttention",
-    "SqueezeExcite",
-    "attention_factory",
-]
-
-Dtype = jax.typing.DTypeLike
+__all__ = ["CBAM", "PositionwiseAttention"]
 
 
 def _mean_and_max_over_channels(features: jax.Array) -> jax.Array:
@@ -170,41 +143,3 @@ class CBAM(nn.Module):
         mask = jax.nn.sigmoid(at_least_float32(logits[..., 0]))
         self.sow("intermediates", "mask", mask)
         return Gate(name="gate")(features, mask)
-
-
-ATTENTIONS: dict[str, Callable[..., nn.Module] | None] = {
-    "none": None,
-    "rectangular": RectangularAttention,
-    "rectangular-moment": functools.partial(
-        RectangularAttention, predictor=MomentPredictor
-    ),
-    "rectangular-rotations": functools.partial(
-        RectangularAttention, predictor=functools.partial(MomentPredictor, rotations=4)
-    ),
-    "rectangular-regression": functools.partial(
-        RectangularAttention, predictor=RegressionPredictor
-    ),
-    "positionwise-pooled": functools.partial(PositionwiseAttention, form="pooled"),
-    "positionwise-trunk": functools.partial(PositionwiseAttention, form="trunk"),
-    "cbam": CBAM,
-    "squeeze-excite": SqueezeExcite,
-    "efficient-channel": EfficientChannelAttention,
-    "coordinate": CoordinateAttention,
-}
-
-
-def attention_factory(name: str) -> Callable[..., nn.Module] | None:
-    """What makes the named layer from `dtype`, `param_dtype` and `name`.
-
-    Returns:
-      A factory, e.g. for a backbone's `attention`; None for "none".
-
-    Raises:
-      ValueError: for an unknown name, with the names there are.
-    """
-    if isinstance(name, str) and name in ATTENTIONS:
-        return ATTENTIONS[name]
-    hint = did_you_mean(name, ATTENTIONS)
-    raise ValueError(
-        f"Unknown attention {name!r}.{hint} There are: {', '.join(ATTENTIONS)}."
-    )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from cram_jax.attention.gate import check_features
 from cram_jax.attention.moments import (
     heat_map_moments,
     pool_to_grid,
@@ -27,12 +28,9 @@ from cram_jax.geometry.rectangle import (
     Rectangle,
     rectangle_from_raw,
 )
-from cram_jax.geometry.rendering import check_features
-from cram_jax.numerics import at_least_float32
+from cram_jax.numerics import Dtype, at_least_float32
 
 __all__ = ["MomentPredictor", "RegressionPredictor"]
-
-Dtype = jax.typing.DTypeLike
 
 
 class RegressionPredictor(nn.Module):

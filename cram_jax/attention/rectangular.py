@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cram_jax.attention.gate import Gate
+from cram_jax.attention.gate import Gate, check_features
 from cram_jax.attention.predictors import MomentPredictor
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.rendering import (
-    check_features,
     check_sharpness,
     relative_sharpness,
     render_mask,
 )
+from cram_jax.numerics import Dtype
 
 __all__ = ["RectangularAttention"]
 
@@ -49,8 +49,8 @@ class RectangularAttention(nn.Module):
     sharpness: float = 10.0
     floor: float = 0.0
     fill: str = "zero"
-    dtype: jax.typing.DTypeLike | None = None
-    param_dtype: jax.typing.DTypeLike = jnp.float32
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
         """Makes the predictor."""

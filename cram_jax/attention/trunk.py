@@ -10,10 +10,9 @@ from flax.linen.dtypes import promote_dtype
 from cram_jax.attention.moments import pool_to_grid
 from cram_jax.checks import check_count
 from cram_jax.geometry.batched import with_rank
+from cram_jax.numerics import Dtype
 
 __all__ = ["Trunk"]
-
-Dtype = jax.typing.DTypeLike
 
 
 class _PointwiseConv(nn.Module):

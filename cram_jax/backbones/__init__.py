@@ -7,7 +7,6 @@ dtype=None, param_dtype=jnp.float32)`; it maps images `[..., H, W, C]` to float3
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from cram_jax.backbones.convnext import ConvNeXt
 from cram_jax.backbones.efficientnet import EFFICIENTNETS
 from cram_jax.backbones.mobilenet import MOBILENETS
 from cram_jax.backbones.resnet import ResNet
+from cram_jax.checks import choose
 
 _RESNETS = {
     "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2)),
@@ -46,10 +46,4 @@ def backbone(name: str) -> Callable[..., nn.Module]:
     Raises:
       ValueError: for an unknown name, with the names there are.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]
-    close = difflib.get_close_matches(name, BACKBONES, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(
-        f"Unknown backbone {name!r}.{hint} There are: {', '.join(BACKBONES)}."
-    )
+    return BACKBONES[choose("backbone", name, BACKBONES)]

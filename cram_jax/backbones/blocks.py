@@ -1,9 +1,8 @@
-"""Parts that the backbones share: convolution with BatchNorm, slots, head."""
+"""Parts that the backbones share: convolutions with BatchNorm, pooling."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,11 +10,9 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from cram_jax.backbones.depthwise import depthwise_conv, padding_for
-from cram_jax.checks import check_count
 from cram_jax.geometry.batched import with_rank
-from cram_jax.numerics import at_least_float32
+from cram_jax.numerics import Dtype
 
-Dtype = Any
 AttentionFactory = Callable[..., nn.Module]
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -164,44 +161,3 @@ def max_pool(features: jax.Array, *, window: int, strides: int) -> jax.Array:
         constant_values=-jnp.inf,
     )
     return nn.max_pool(padded, (window, window), (strides, strides))
-
-
-def pool_globally(features: jax.Array) -> jax.Array:
-    """The mean over positions, `[..., H, W, C] -> [..., C]`, in at least float32."""
-    return jnp.mean(at_least_float32(features), axis=(-3, -2))
-
-
-class Classifier(nn.Module):
-    """Global average pooling and a dense layer: `[..., H, W, C] -> [..., num_classes]`.
-
-    The logits are float32 whatever the features' dtype: a softmax over bfloat16
-    logits loses the small probabilities.
-
-    Attributes:
-      num_classes: number of logits.
-      hidden: units of a dense layer in between, 0 for none.
-      activation: of that layer.
-      norm_epsilon: of a LayerNorm after the pooling, or None for none.
-      param_dtype: of the parameters.
-    """
-
-    num_classes: int
-    hidden: int = 0
-    activation: Activation = nn.relu
-    norm_epsilon: float | None = None
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Returns the logits."""
-        check_count("num_classes", self.num_classes)
-        pooled = pool_globally(features)
-        dtypes = {"dtype": pooled.dtype, "param_dtype": self.param_dtype}
-        if self.norm_epsilon is not None:
-            pooled = nn.LayerNorm(
-                self.norm_epsilon, use_fast_variance=False, name="norm", **dtypes
-            )(pooled)
-        if self.hidden:
-            pooled = nn.Dense(self.hidden, name="hidden", **dtypes)(pooled)
-            pooled = self.activation(pooled)
-        return nn.Dense(self.num_classes, name="dense", **dtypes)(pooled)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +10,8 @@ import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
 from cram_jax.checks import check_count
+from cram_jax.heads.classifier import Classifier
+from cram_jax.numerics import Dtype
 
 
 class ConvNet(nn.Module):
@@ -43,8 +44,8 @@ class ConvNet(nn.Module):
     convolutions: tuple[int, ...] = (2, 2, 2)
     axis_name: str | None = None
     freeze_norm: bool = False
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     def setup(self):
         """Makes the head; the stages are made where they are used."""
@@ -60,7 +61,7 @@ class ConvNet(nn.Module):
         image_checks.check_attention_stages(
             self.attention, self.attention_stages, len(self.widths)
         )
-        self.head = blocks.Classifier(self.num_classes, param_dtype=self.param_dtype)
+        self.head = Classifier(self.num_classes, param_dtype=self.param_dtype)
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Classifies.

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
 from cram_jax.geometry.batched import with_rank
+from cram_jax.heads.classifier import Classifier
+from cram_jax.numerics import Dtype
 
 EPSILON = 1e-6
 _KERNEL_INIT = nn.initializers.truncated_normal(0.02)
@@ -31,8 +33,8 @@ class ConvNeXtBlock(nn.Module):
     """
 
     layer_scale: float = 1e-6
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
@@ -77,8 +79,8 @@ class ConvNeXt(nn.Module):
     widths: tuple[int, ...] = (96, 192, 384, 768)
     axis_name: str | None = None
     freeze_norm: bool = False
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     def setup(self):
         """Makes the head; the stages are made where they are used."""
@@ -90,7 +92,7 @@ class ConvNeXt(nn.Module):
         image_checks.check_attention_stages(
             self.attention, self.attention_stages, len(self.depths)
         )
-        self.head = blocks.Classifier(
+        self.head = Classifier(
             self.num_classes, norm_epsilon=EPSILON, param_dtype=self.param_dtype
         )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
+from cram_jax.heads.classifier import Classifier, pool_globally
+from cram_jax.numerics import Dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Squeeze(nn.Module):
     hidden: int
     activation: blocks.Activation
     gate: blocks.Activation
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
@@ -57,7 +58,7 @@ class Squeeze(nn.Module):
         dense = functools.partial(
             nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype
         )
-        pooled = blocks.pool_globally(features).astype(features.dtype)
+        pooled = pool_globally(features).astype(features.dtype)
         hidden = self.activation(dense(self.hidden, name="reduce")(pooled))
         factors = self.gate(dense(features.shape[-1], name="expand")(hidden))
         return features * factors.astype(features.dtype)[..., None, None, :]
@@ -142,8 +143,8 @@ class InvertedResidualNet(nn.Module):
     epsilon: float = 1e-5
     axis_name: str | None = None
     freeze_norm: bool = False
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     def setup(self):
         """Makes the head; the stages are made where they are used."""
@@ -151,7 +152,7 @@ class InvertedResidualNet(nn.Module):
         image_checks.check_attention_stages(
             self.attention, self.attention_stages, strides + 2
         )
-        self.head = blocks.Classifier(
+        self.head = Classifier(
             self.num_classes, self.hidden, self.activation, param_dtype=self.param_dtype
         )
 

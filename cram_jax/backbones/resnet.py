@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from cram_jax.attention.gate import follow_views
 from cram_jax.backbones import blocks, image_checks
+from cram_jax.heads.classifier import Classifier
+from cram_jax.numerics import Dtype
 
 STEMS = ("imagenet", "small")
 
@@ -41,8 +43,8 @@ class ResidualBlock(nn.Module):
     attention: blocks.AttentionFactory | None = None
     axis_name: str | None = None
     freeze_norm: bool = False
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
@@ -113,8 +115,8 @@ class ResNet(nn.Module):
     stem: Literal["imagenet", "small"] = "imagenet"
     axis_name: str | None = None
     freeze_norm: bool = False
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
 
     def setup(self):
         """Makes the head; the stages are made where they are used."""
@@ -123,7 +125,7 @@ class ResNet(nn.Module):
         image_checks.check_attention_stages(
             self.attention, self.attention_stages, len(self.depths)
         )
-        self.head = blocks.Classifier(self.num_classes, param_dtype=self.param_dtype)
+        self.head = Classifier(self.num_classes, param_dtype=self.param_dtype)
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Classifies.

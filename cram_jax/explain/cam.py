@@ -7,7 +7,7 @@ the class. It runs under jit, for a whole batch, and for any class of each image
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Variables = Mapping[str, Any]
-Classes = jax.typing.ArrayLike | None
+Classes = jax.typing.ArrayLike | Sequence[int] | None
 
 
 class ClassMaps(NamedTuple):

@@ -22,7 +22,7 @@ from benchmarks.cost_networks import (
 )
 from benchmarks.cost_report import accuracies_and_costs, draw_accuracy
 from benchmarks.timing import interleaved, relative
-from cram_jax.attention.positionwise import ATTENTIONS, attention_factory
+from cram_jax.attention.registry import ATTENTIONS, attention_factory
 from cram_jax.backbones import backbone
 from train.config.presets import preset
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cram_jax.attention.positionwise import attention_factory
+from cram_jax.attention.gate import gate
+from cram_jax.attention.registry import attention_factory
 from cram_jax.geometry.rectangle import Rectangle
-from cram_jax.geometry.rendering import gate
 from cram_jax.numerics import at_least_float32, read_apart
 from tests.checks import assert_close
 

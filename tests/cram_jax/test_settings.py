@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cram_jax
-from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.attention.registry import ATTENTIONS
 from cram_jax.backbones import BACKBONES
 from cram_jax.backbones.alignment import mask_on_image, rectangle_on_image, stage_grids
 from tests.checks import assert_tree_finite
@@ -21,6 +21,8 @@ SETTINGS = {
     "float64": lambda: jax.enable_x64(True),
     "no jit": lambda: jax.disable_jit(True),
 }
+# What the others refuse, they refuse while a function is traced.
+RUNS = ("no NaNs", "no jit")
 LAYERS = [name for name, make in ATTENTIONS.items() if make is not None]
 # One of each family; a trace is all that rank, dtype and leak checks need.
 NETWORKS = (
@@ -115,7 +117,7 @@ def run(function, *arguments, trace_only):
 @pytest.mark.parametrize("function", GEOMETRY)
 def test_geometry(name, function):
     with SETTINGS[name]():
-        run(GEOMETRY[function], trace_only=name == "leak checks")
+        run(GEOMETRY[function], trace_only=name not in RUNS)
         if name == "leak checks":
             return
 
@@ -144,15 +146,15 @@ def test_layers_forward_and_backward(name, layer):
         module = ATTENTIONS[layer]()
         variables = jax.jit(module.init)(jax.random.key(0), x)
         both = jax.value_and_grad(functools.partial(loss, module.apply), (0, 1))
-        run(both, variables, x, trace_only=name not in ("no NaNs", "no jit"))
+        run(both, variables, x, trace_only=name not in RUNS)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_forward_and_backward(name, network):
     make = BACKBONES[network]
-    # Without jit every operation runs: only what is small enough.
-    if name in ("no NaNs", "no jit"):
+    # Operations that run one by one, and leak checks, are slow.
+    if name in ("leak checks", *RUNS):
         if network not in SMALL:
             pytest.skip("the operations are those of the other families")
         make = functools.partial(make, **SMALL[network])
@@ -160,7 +162,7 @@ def test_networks_forward_and_backward(name, network):
     with SETTINGS[name]():
         layer = cram_jax.RectangularAttention
         module = make(5, attention=layer, attention_stages=(2,))
-        trace_only = name not in ("no NaNs", "no jit")
+        trace_only = name not in RUNS
         variables = run(module.init, jax.random.key(0), x, trace_only=trace_only)
         both = jax.value_and_grad(functools.partial(loss, module.apply), 0)
         run(both, variables, x, trace_only=trace_only)

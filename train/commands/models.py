@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.attention.registry import ATTENTIONS
 from cram_jax.backbones import BACKBONES, backbone
 from train.errors import DONE, UserError
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import itertools
 import textwrap
@@ -140,10 +139,12 @@ def _check_options(kind: type[Any], arguments: Sequence[str]) -> None:
         name = word.partition("=")[0].replace("_", "-")
         if not name.startswith("--") or name in known:
             continue
+        # Here, so that `--help` need not import jax.
+        from cram_jax.checks import nearest
+
         last = name.rpartition(".")[2].lstrip("-")
-        close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.8)
-        near = [by_last[each] for each in close]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85) or near
+        near = [by_last[each] for each in nearest(last, by_last, cutoff=0.8)]
+        near = nearest(name, known, cutoff=0.85) or near
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"Unknown option {name}.{hint} See --help for all.")
 

@@ -52,7 +52,7 @@ class ModelConfig:
     def __post_init__(self):
         """Checks the names against the library's tables."""
         # Here, so that `--help` of other subcommands need not import jax.
-        from cram_jax.attention.positionwise import attention_factory
+        from cram_jax.attention.registry import attention_factory
         from cram_jax.backbones import backbone
 
         backbone(self.backbone)

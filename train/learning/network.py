@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.attention.evidence import sharpness_schedule
-from cram_jax.attention.positionwise import attention_factory
+from cram_jax.attention.registry import attention_factory
 from cram_jax.backbones import backbone
 from cram_jax.backbones.weights import (
     PACKAGED,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cram_jax.checks import nearest
 from train.config.run import OptimizerConfig
 from train.errors import UserError
 
@@ -88,7 +88,7 @@ def _near(pattern: str, paths: Sequence[str]) -> str:
     modules = list(dict.fromkeys(path.split("/")[0] for path in paths))
     whole = {part for path in paths for part in (path, *path.split("/"))}
     literal = re.sub(r"[^\w/]+", "", pattern)
-    close = difflib.get_close_matches(literal, sorted(whole), n=3, cutoff=0.5)
+    close = nearest(literal, sorted(whole), count=3, cutoff=0.5)
     hint = f"Near it are: {', '.join(close)}. " if close else ""
     shown = ", ".join(modules[:12]) + (", ..." if len(modules) > 12 else "")
     return f"{hint}Paths start with {shown}, and look like {paths[0]}."

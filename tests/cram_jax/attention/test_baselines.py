@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import signal
 
+import cram_jax
 from cram_jax import Trunk
 from cram_jax.attention import positionwise, predictors
-from cram_jax.attention.positionwise import ATTENTIONS, attention_factory
+from cram_jax.attention.registry import ATTENTIONS, attention_factory
 from tests.checks import assert_close, assert_tree_finite
 
 LAYERS = {name: make for name, make in ATTENTIONS.items() if make is not None}
@@ -185,7 +186,7 @@ def test_trunk_form_has_the_parameters_of_the_moment_predictor_less_its_factor()
     ("channels", "size"), [(1, 1), (8, 3), (64, 3), (128, 5), (256, 5), (512, 5)]
 )
 def test_efficient_channel_kernel_adapts_as_the_authors_code_does(channels, size):
-    layer = positionwise.EfficientChannelAttention()
+    layer = cram_jax.EfficientChannelAttention()
     features = features_of((2, 2, channels))
     variables = jax.eval_shape(layer.init, jax.random.key(0), features)
     assert variables["params"]["along_channels"]["kernel"].shape == (size, 1, 1)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cram_jax.attention.gate import gate
 from cram_jax.geometry.rectangle import Rectangle
-from cram_jax.geometry.rendering import gate, render_mask
+from cram_jax.geometry.rendering import render_mask
 from tests.checks import assert_close, assert_tree_finite, finite_difference_gradient
 
 # Edge cases of the design: a square, degenerate sizes, quarter turns, sizes above the

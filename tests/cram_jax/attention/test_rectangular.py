@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.evidence import attended_rectangles, sharpness_schedule
+from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.rendering import relative_sharpness, render_mask

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import shapely
 
+from cram_jax.attention.gate import apply_mask, gate
 from cram_jax.geometry.coordinates import pixel_centers
 from cram_jax.geometry.rectangle import Rectangle, rectangle_area
 from cram_jax.geometry.rendering import (
-    apply_mask,
-    gate,
     relative_sharpness,
     render_hard_mask,
     render_mask,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
+from cram_jax.checks import nearest
 from train.data.sources.base import Source
 from train.data.sources.locations import default_data_dir
 
@@ -79,7 +79,7 @@ def _unknown(name: str) -> str:
     if name and Path(name).expanduser().is_dir():
         return f"{message} Did you mean 'folder:{name}'?"
     kind, colon, rest = name.partition(":")
-    close = difflib.get_close_matches(kind, ("digits", "tfds", "folder"), 1)
-    if not close:
+    near = nearest(kind, ("digits", "tfds", "folder"))
+    if not near:
         return message
-    return f"{message} Did you mean {close[0] + colon + rest!r}?"
+    return f"{message} Did you mean {near[0] + colon + rest!r}?"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import NamedTuple
 
+from cram_jax.checks import nearest
 from train.data.sources.base import NoSplitError
 from train.data.sources.decoding import image_endings
 from train.data.sources.folders.content import (
@@ -201,8 +201,8 @@ def _unknown_class(
     asked: Path, name: str, train: Path, classes: tuple[str, ...]
 ) -> str:
     by_case = {each.casefold(): each for each in classes}
-    close = difflib.get_close_matches(name.casefold(), by_case, 1)
-    hint = f" Did you mean {by_case[close[0]]!r}?" if close else ""
+    near = nearest(name.casefold(), by_case)
+    hint = f" Did you mean {by_case[near[0]]!r}?" if near else ""
     return (
         f"{asked / name} is a class that {train} does not have; remove it, or add "
         f"training images.{hint}"

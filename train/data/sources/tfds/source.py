@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cram_jax.checks import nearest
 from train.data.sources.base import (
     DatasetInfo,
     Example,
@@ -221,7 +221,7 @@ def _builder(tfds: Any, name: str, data_dir: str) -> Any:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
-        close = difflib.get_close_matches(name.split("/")[0], known, 3)
+        close = nearest(name.split("/")[0], known, count=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise ValueError(f"TFDS has no data set {name!r}{hint}") from error
     except ModuleNotFoundError as error:

@@ -1,0 +1,1 @@
+"""Modules from the maps of a backbone to an output."""
