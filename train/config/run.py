@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from train.config.budget import BudgetConfig
 from train.config.data import DataConfig
 from train.config.sections import (
     CheckpointConfig,
@@ -48,6 +49,7 @@ class FitConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sharpness: SharpnessConfig = field(default_factory=SharpnessConfig)
     equivariance: EquivarianceConfig = field(default_factory=EquivarianceConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)

