@@ -123,6 +123,7 @@ __all__ = [
     "layer_evidence",
     "map_extents",
     "mask_areas",
+    "mask_dropout_schedule",
     "mask_equivariance_iou",
     "mask_iou",
     "moving_area",

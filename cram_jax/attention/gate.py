@@ -155,8 +155,8 @@ def gate(
 class Gate(nn.Module):
     """Lets `floor + (1 - floor) * mask` of the features through.
 
-    Examples that an array "open", `[B]`, at the gate's path in the collection "schedule"
-    marks pass whole, as if their mask were 1: `mask_dropout_schedule` makes it.
+    An array "open", `[B]`, at the gate's path in the collection "schedule" marks the
+    examples that pass whole, as if their mask were 1: `mask_dropout_schedule` makes it.
 
     Attributes:
       floor: what is let through where the mask is 0, in [0, 1).

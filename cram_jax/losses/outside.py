@@ -2,17 +2,18 @@
 
 The *outside view* of a layer is the output of the same network when that layer lets
 through what it usually holds back: `1 - mask` in place of the mask (see
-`cram_jax.attention.gate.Gate.complement`). The loss asks that its prediction be uniform. Lu et
-al. (GC-Net, ECCV 2020, arXiv 2007.09727) train a rectangle so, by the entropy of the
-prediction from outside; Wu et al. (BAS, CVPR 2022) suppress the activation of the
-background behind a mask. Both need an area term beside them: the widest mask leaves
-nothing outside. A mask may also learn to *encode* the class instead of showing where it
-is (Jethani et al., REAL-X, arXiv 2103.01890); only a network trained apart can tell.
+`cram_jax.attention.gate.Gate.complement`). The loss asks that its prediction be
+uniform. Lu et al. (GC-Net, ECCV 2020, arXiv 2007.09727) train a rectangle so, by the
+entropy of the prediction from outside; Wu et al. (BAS, CVPR 2022) suppress the
+activation of the background behind a mask. Both need an area term beside them: the
+widest mask leaves nothing outside. A mask may also learn to *encode* the class instead
+of showing where it is (Jethani et al., REAL-X, arXiv 2103.01890); only a network
+trained apart can tell.
 
 Only what lies behind a layer runs twice. Unless the mask alone is to learn from outside
-(`cram_jax.losses.second_pass`), the layer's gate appends the outside view to
-the batch (`cram_jax.attention.gate`). Several layers take turns: in the outside view of one
-layer all others are as they always are, and look at what they are then given. BatchNorm
+(`cram_jax.losses.second_pass`), the layer's gate appends the outside view to the batch
+(`cram_jax.attention.gate`). Several layers take turns: in the outside view of one layer
+all others are as they always are, and look at what they are then given. BatchNorm
 normalises all views by the statistics of the first, which is the ordinary pass, and
 only that one enters the running averages: output, averages and what layers sow are
 those of the network without outside views.
@@ -80,7 +81,8 @@ def apply_with_outside(
     Args:
       network: whose layers gate through `cram_jax.Gate` (RectangularAttention,
         PositionwiseAttention, CBAM). A layer on a branch beside a shortcut needs
-        `cram_jax.attention.gate.follow_views` where the two meet, as in our ResNet's blocks.
+        `cram_jax.attention.gate.follow_views` where the two meet, as in the blocks of
+        our ResNet.
       variables: of the network.
       images: `[B, H, W, C]`.
       on: whether there are outside views. A traced boolean switches them while the

@@ -134,7 +134,8 @@ def pets3() -> FitConfig:
 def butterflies() -> FitConfig:
     """Ten species, 418 training photographs: the recipe of photographs, 150 steps.
 
-    The folder is unpacked from butterflies10.zip; --data.name folder:PATH names another.
+    The folder is unpacked from butterflies10.zip; --data.name folder:PATH names
+    another.
 
     Command: python -m train fit --preset butterflies --workdir runs/butterflies
     """

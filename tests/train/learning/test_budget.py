@@ -57,7 +57,7 @@ def initial(parallel_kind="one", parts=1, moves=False):
         tiny_experiment(config, parallel),
         model=Plain(),
         schedule=lambda _: {},
-        layers=dict.fromkeys(LAYERS, {}),
+        layers={path: {} for path in LAYERS},
         optimizer=optax.sgd(1.0),
     )
     variables = Plain().init(jax.random.key(1), jnp.zeros((1, 12, 12, 3)))
