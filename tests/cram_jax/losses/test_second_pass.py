@@ -216,11 +216,12 @@ def test_opened_examples_pass_whole_and_show_their_own_masks(layer, views):
     assert_close(result[0][1], plain[0][1], atol=1e-5)
 
     def open_gates(call, args, kwargs, context):
-        if isinstance(context.module, cram_jax.Gate):
+        module = context.module
+        if isinstance(module, cram_jax.Gate) and context.method_name == "__call__":
             return args[0]
         return call(*args, **kwargs)
 
     with nn.intercept_methods(open_gates):
         bare = network.apply(variables, images)
-    assert np.abs(bare - plain[0]).max() > 1e-2, "masks without effect prove nothing"
+    assert np.abs(bare - plain[0]).max() > 1e-3, "masks without effect prove nothing"
     assert_close(result[0][::2], bare[::2], atol=1e-5)
