@@ -19,13 +19,12 @@ import numpy as np
 
 from benchmarks.cost_layers import compile_and_describe, example_values
 from benchmarks.timing import interleaved, quartiles, relative
-from cram_jax.attention.registry import ATTENTIONS
+from cram_jax import backbones as networks
+from cram_jax.attention.registry import ATTENTIONS, attention_factory
 from train.config.presets import preset
-from train.config.sections import ModelConfig
 from train.data.facts import Facts
 from train.learning.devices import JitParallel
 from train.learning.experiment import make_experiment
-from train.learning.network import build_model
 from train.learning.steps import train_step
 
 # Stages that a layer is put after.
@@ -49,8 +48,13 @@ def imagenet_step(
     precision: str = "float32",
 ) -> Step:
     """`step(variables, images, labels)`, its arguments, and the parameters' number."""
-    config = ModelConfig(backbone=backbone, attention=layer, attention_stages=stages)
-    model = build_model(config, CLASSES, precision=precision)
+    factory = attention_factory(layer)
+    model = networks.backbone(backbone)(
+        CLASSES,
+        attention=factory,
+        attention_stages=() if factory is None else stages,
+        dtype=jnp.bfloat16 if precision == "bf16" else None,
+    )
     generator = np.random.default_rng(0)
     images = jnp.asarray(generator.normal(size=(batch, size, size, 3)), jnp.float32)
     labels = jnp.asarray(generator.integers(0, CLASSES, batch))

@@ -188,13 +188,13 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
     from train.evidence.pictures import picture_of
     from train.learning.devices import JitParallel
     from train.learning.evaluator import observe
-    from train.run.restore import restore_trained
+    from train.run.checkpoints.restore import restore_trained
 
     pictures = []
     for workdir in workdirs:
         trained = restore_trained(workdir, "latest", JitParallel(jax.devices()[:1]))
         experiment = trained.experiment
-        feed = Feed(trained.config, experiment.task, experiment.inputs.class_names)
+        feed = Feed(trained.config, experiment.task, experiment.inputs)
         images = len(feed.eval_source)
         whole = feed.fixed_batch(images)
         chosen = (np.arange(count) * images // count) + images // (2 * count)

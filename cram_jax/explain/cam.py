@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.core import Tracer
 
 from cram_jax.backbones.alignment import Grid, mask_on_image, stage_grids
 from cram_jax.numerics import at_least_float32
@@ -121,10 +122,10 @@ def class_activation_maps(
         unknown spread.
     """
     check_images(images, spread)
-    maps = network.apply(variables, images, method="features")[-1]
+    maps: Any = network.apply(variables, images, method="features")[-1]
     pooled = jnp.mean(at_least_float32(maps), axis=(-3, -2), keepdims=True)
 
-    def head(features):
+    def head(features: jax.Array) -> Any:
         return network.apply(variables, features, method=lambda n, f: n.head(f))
 
     logits, pull = jax.vjp(head, pooled)
@@ -191,7 +192,7 @@ def choose_classes(classes: Classes, logits: jax.Array) -> jax.Array:
             f"Classes are one integer for each of the {batch} images, or one for all;"
             f" got {classes.dtype} of shape {classes.shape}."
         )
-    if not isinstance(classes, jax.core.Tracer) and batch:
+    if not isinstance(classes, Tracer) and batch:
         known = np.asarray(classes)
         if known.min() < 0 or known.max() >= count:
             raise ValueError(

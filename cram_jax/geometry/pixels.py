@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
@@ -47,7 +48,7 @@ def crop_or_whole(crop: Box | None, height: int, width: int) -> jax.Array:
     if crop is None:
         return jnp.array([0.0, 0.0, width, height], jnp.float32)
     box = as_box(crop, "crop")
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(crop)):
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(crop)):
         known = np.asarray(crop)
         if not np.all(known[..., 2:] > known[..., :2]):
             raise ValueError(

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import cram_jax
-from cram_jax.attention.positionwise import ATTENTIONS
+from cram_jax.attention.registry import ATTENTIONS
 from cram_jax.backbones import BACKBONES
 from tests.checks import assert_close
 from tests.cram_jax.test_settings import NETWORKS, SMALL

@@ -1,10 +1,10 @@
-"""What a mask costs: nothing else makes it narrower than the picture."""
+"""What a mask costs, else it stays wider than the picture (options --budget.*)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.config.sections import require
+from train.config.checks import require, require_fields
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,22 @@ class BudgetConfig:
 
     def __post_init__(self):
         """Checks ranges."""
-        require(
-            self.area is None or 0 < self.area <= 1,
-            "budget.area must be a share of the map, in (0, 1]",
-            self.area,
-        )
-        for name in ("area_weight", "price", "outside"):
-            value = getattr(self, name)
-            require(value >= 0, f"budget.{name} must not be negative", value)
-        for name in ("start_fraction", "ramp_fraction"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"budget.{name} must be in [0, 1]", value)
+        for names, accept, must in _RULES:
+            require_fields(self, "budget", names, accept, must)
         require(
             self.start_fraction + self.ramp_fraction <= 1,
             "budget.start_fraction and budget.ramp_fraction must not exceed 1 together",
             self.start_fraction + self.ramp_fraction,
         )
-        require(
-            0 <= self.mask_dropout < 1,
-            "budget.mask_dropout must be in [0, 1)",
-            self.mask_dropout,
-        )
+
+
+_RULES = (
+    (["area"], lambda value: 0 < value <= 1, "be a share of the map, in (0, 1]"),
+    (["area_weight", "price", "outside"], lambda value: value >= 0, "not be negative"),
+    (
+        ["start_fraction", "ramp_fraction"],
+        lambda value: 0 <= value <= 1,
+        "be in [0, 1]",
+    ),
+    (["mask_dropout"], lambda value: 0 <= value < 1, "be in [0, 1)"),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from train.data.labels import with_classes
 from train.data.pipeline import (
     Batch,
     EvalIterable,
+    Share,
     eval_batches,
     input_shape,
     load_source,
@@ -47,22 +48,19 @@ class Feed:
         self,
         config: FitConfig,
         task: RowTruth,
-        class_names: Sequence[str] | None = None,
+        facts: Facts | None = None,
     ):
         """Opens nothing yet.
 
         Args:
           config: of the run.
           task: says which truth belongs to an image.
-          class_names: of a run that was trained: labels count in this order. None: the
-            order of the training images.
+          facts: those of a run that was trained: labels count in its order of classes.
+            None: the order of the training images.
         """
-        self._config, self._task, self._class_names = config, task, class_names
+        self._config, self._task, self._facts = config, task, facts
         self._data = with_source_interpolation(config)
-        self._process = {
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
-        }
+        self._share = Share(jax.process_index(), jax.process_count())
 
     @cached_property
     def train_source(self) -> Source:
@@ -81,9 +79,9 @@ class Feed:
             return self._labelled(load_source(self._data, "eval"), whole=False)
 
     def _labelled(self, source: Source, *, whole: bool) -> Source:
-        if self._class_names is None:
+        if self._facts is None:
             return source
-        return with_classes(source, self._class_names, whole=whole)
+        return with_classes(source, self._facts.class_names, whole=whole)
 
     @cached_property
     def validation_source(self) -> Source | None:
@@ -126,8 +124,8 @@ class Feed:
                 self._data,
                 config.batch_size,
                 seed=config.seed,
+                share=self._share,
                 task=self._task,
-                **self._process,
             )
         batches.set_state({"step": step})
         return prefetch_to_device(batches, put)
@@ -160,7 +158,7 @@ class Feed:
                 self._data,
                 self._config.batch_size,
                 task=self._task,
-                **self._process,
+                share=self._share,
             )
 
     def fixed_batch(self, count: int) -> Batch:

@@ -82,12 +82,18 @@ def _look(params, batch_stats, part: Batch, experiment: Experiment, step):
     )
     shown = outputs, layer_evidence(updates.get("intermediates") or {})
     first = jax.tree.map(lambda leaf: leaf[:count], shown)
-    second = None, None
-    if moving.moves_images:
-        second = jax.tree.map(lambda leaf: leaf[count:], shown)
+    second = jax.tree.map(lambda leaf: leaf[count:], shown)
     outside = jax.tree.map(lambda leaf: leaf[:count], outside)
-    outside = _counted(outside, part["weight"])
-    look = Look(*first, *second, similarities, outside, part, step)
+    look = Look(
+        outputs=first[0],
+        evidence=first[1],
+        moved_outputs=second[0] if moving.moves_images else None,
+        moved_evidence=second[1] if moving.moves_images else None,
+        similarities=similarities,
+        outside=_counted(outside, part["weight"]),
+        batch=part,
+        step=step,
+    )
     return look, updates.get("batch_stats", {})
 
 

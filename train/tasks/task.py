@@ -77,6 +77,7 @@ class Task(abc.ABC):
         Raises:
           WrongLabelError: says what is wrong, and with which image.
         """
+        del example, info, name
 
     @abc.abstractmethod
     def mirrored(self, truth: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

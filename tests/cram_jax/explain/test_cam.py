@@ -5,6 +5,7 @@ channel and takes the quotient of differences.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -46,7 +47,7 @@ def draw(network, images, seed=2):
     return jax.tree.map(leaf_of, kept)
 
 
-def convnet(**settings):
+def convnet(**settings) -> Any:
     network = backbone("convnet")(CLASSES, **(CONVNET | settings))
     images = jax.random.normal(jax.random.key(0), (3, *SIZE, 3))
     return network, draw(network, images), images
@@ -165,7 +166,7 @@ def test_cam_linearises_every_head(name):
         settings = {"depths": (1, 1), "widths": (8, 16)}
     else:
         settings = {"groups": make.keywords["groups"][:2]}
-    network = make(CLASSES, **settings)
+    network: Any = make(CLASSES, **settings)
     images = jax.random.normal(jax.random.key(0), (2, 48, 40, 3))
     variables = draw(network, images)
     classes = jnp.array([3, 1])
@@ -196,7 +197,7 @@ def test_cam_linearises_every_head(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_stage_of_every_backbone_is_some_modules_output(name):
     network = backbone(name)(CLASSES)
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    images: Any = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), images)
     from cram_jax.explain.gradients import _module_of_stage
 
@@ -217,8 +218,8 @@ def test_every_stage_of_every_backbone_is_some_modules_output(name):
 def test_maps_lie_where_the_network_looks():
     network, variables, images = convnet()
     spread = cram_jax.class_activation_maps(network, variables, images, 0)
-    grids = tuple(stage_grids(network, side)[-1] for side in SIZE)
-    moved = mask_on_image(spread.raw, grids, *SIZE)
+    y, x = (stage_grids(network, side)[-1] for side in SIZE)
+    moved = mask_on_image(spread.raw, (y, x), *SIZE)
     assert_close(spread.on_image, oracle_unit(np.asarray(moved)), atol=1e-5)
     # This network looks where its maps are spread evenly, but for the outermost pixels.
     even = cram_jax.class_activation_maps(
@@ -239,14 +240,15 @@ class Users(nn.Module):
 
 
 def test_any_module_of_any_network():
-    network, images = Users(), jax.random.normal(jax.random.key(0), (2, 9, 11, 2))
+    network: Any = Users()
+    images = jax.random.normal(jax.random.key(0), (2, 9, 11, 2))
     variables = draw(network, images)
     result = jax.jit(functools.partial(cram_jax.grad_cam, network, layer="block"))(
         variables, images, jnp.array([0, 4])
     )
     assert result.raw.shape == result.on_image.shape == (2, 9, 11)
 
-    def maps_of(images):
+    def maps_of(images) -> Any:
         _, kept = network.apply(
             variables,
             images,

@@ -16,8 +16,10 @@ from cram_jax.losses import ignorance_loss
 from tests.checks import assert_close
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
 from tests.train.learning.test_agreement import BATCH, Plain, batch
+from train.config.attention import EquivarianceConfig
 from train.config.budget import BudgetConfig
-from train.config.sections import EquivarianceConfig, ModelConfig, OptimizerConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
 from train.data.preparation import unit_range
 from train.errors import UserError
 from train.learning.budget import opened_images
@@ -245,7 +247,7 @@ def test_one_sentence_where_it_makes_no_sense(attention, options, sentence):
     [
         ({"area": 0.0}, r"budget.area must be a share of the map, in \(0, 1\]"),
         ({"area": 30.0}, "budget.area must be"),
-        ({"price": -1.0}, "budget.price must not be negative"),
+        ({"price": -1.0}, "budget.price must not be neg"),
         ({"outside": -1.0}, "budget.outside must not"),
         ({"area_weight": -1.0}, "budget.area_weight must not"),
         ({"start_fraction": 1.5}, "budget.start_fraction must be in"),

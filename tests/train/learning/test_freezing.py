@@ -11,12 +11,13 @@ import pytest
 import cram_jax
 from cram_jax.backbones import BACKBONES
 from tests.cram_jax.test_settings import SMALL
-from tests.tiny_runs import tiny_arguments, write_images
+from tests.tiny_runs import tiny_arguments, tiny_network, write_images
 from train.__main__ import main
 from train.commands.models import network_parts
-from train.config.sections import ModelConfig, OptimizerConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
 from train.errors import WRONG_USE, UserError
-from train.learning.network import build_model, parameter_paths
+from train.learning.network import parameter_paths
 from train.learning.optimizer import check_patterns
 
 PATHS = (
@@ -113,9 +114,9 @@ def test_only_the_backbones_statistics_stand_still(name):
 
 
 def test_the_program_freezes_the_backbone_only():
-    model = build_model(ModelConfig(), 3, freeze_norm=True)
+    model = tiny_network(ModelConfig(), freeze_norm=True)
     assert model.freeze_norm
-    layer = build_model(ModelConfig(attention="coordinate"), 3, freeze_norm=True)
+    layer = tiny_network(ModelConfig(attention="coordinate"), freeze_norm=True)
     x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3)) + 1.0
     variables = jax.jit(layer.init)(jax.random.key(1), x)
     _, after = layer.apply(variables, x, train=True, mutable=["batch_stats"])

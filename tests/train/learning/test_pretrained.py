@@ -19,16 +19,17 @@ from tests.tiny_runs import (
     tiny_arguments,
     tiny_config,
     tiny_experiment,
+    tiny_network,
     write_images,
 )
 from train.__main__ import main
 from train.config.data import DataConfig
-from train.config.sections import ModelConfig, OptimizerConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
 from train.data.preparation import channel_statistics, with_source_interpolation
 from train.data.views import View, render_view
 from train.errors import DONE, UserError
 from train.learning.devices import JitParallel
-from train.learning.network import build_model
 from train.learning.steps import train_step
 
 WIDTHS = (4, 4, 4)
@@ -207,8 +208,8 @@ def test_the_slot_in_residual_blocks_can_be_chosen():
         attention_in_blocks=True,
     )
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    params = jax.eval_shape(build_model(config, 3).init, jax.random.key(0), images)
+    params = jax.eval_shape(tiny_network(config).init, jax.random.key(0), images)
     assert "attention" in params["params"]["layer4_1"]
     assert "attention" not in params["params"]["layer3_1"]
     with pytest.raises(ValueError, match="needs a ResNet; convnet has no"):
-        build_model(dataclasses.replace(config, backbone="convnet"), 3)
+        tiny_network(dataclasses.replace(config, backbone="convnet"))
