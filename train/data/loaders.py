@@ -53,9 +53,9 @@ class Feed:
         """Opens nothing yet.
 
         Args:
-          config: of the run.
+          config: the run's config.
           task: says which truth belongs to an image.
-          facts: those of a run that was trained: labels count in its order of classes.
+          facts: what a run that was trained knows: labels count in its order of classes.
             None: the order of the training images.
         """
         self._config, self._task, self._facts = config, task, facts

@@ -118,7 +118,7 @@ def initial_variables(
 def parameter_paths(
     model: nn.Module, image_shape: tuple[int, int, int]
 ) -> tuple[str, ...]:
-    """Of every parameter its path, as the patterns of the optimiser see it."""
+    """The path of every parameter, as the patterns of the optimiser see it."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     return tuple(path_of(path) for path, _ in jax.tree.leaves_with_path(params))
@@ -180,8 +180,8 @@ def load_pretrained(
 ) -> dict[str, Any]:
     """The variables with the pretrained weights of the config in them.
 
-    Attention layers keep their initial values, and so does a head of another number
-    of classes than the file's.
+    Attention layers keep their initial values; so does a head whose number of classes
+    is not the file's.
 
     Args:
       model: names the weights.

@@ -2,8 +2,8 @@
 
 The same function serves one device, a sharded jit (`axis_name=None`: the batch is the
 global one) and pmap (`axis_name`: the batch is this device's part, and sums go over
-the axis). Losses are shares of the whole batch's (`loss.py`), so that a plain sum
-of gradients is right in all cases.
+the axis). Losses are shares of the whole batch's (`loss.py`), so that gradients need
+only be summed in all cases.
 """
 
 from __future__ import annotations
