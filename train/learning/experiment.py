@@ -18,6 +18,7 @@ from train.config.run import FitConfig
 from train.data.facts import Facts
 from train.data.preparation import channel_statistics
 from train.errors import UserError
+from train.learning.budget import budget_terms, check_budget
 from train.learning.devices import Parallel
 from train.learning.loss import sums_shape
 from train.learning.network import (
@@ -171,6 +172,7 @@ def make_experiment(
             "equivariance.weight needs a layer with a rectangle, and"
             f" model.attention is {config.model.attention!r}; try rectangular."
         )
+    check_budget(config, layer_evidence(intermediates))
     mean, std = channel_statistics(config.model, inputs.image_shape[-1])
     return Experiment(
         config=config,
@@ -185,5 +187,9 @@ def make_experiment(
         std=std,
         layers=layer_evidence(intermediates),
         task=task,
-        terms=(*configured_terms(config, total_steps), *terms),
+        terms=(
+            *configured_terms(config, total_steps),
+            *budget_terms(config, task, total_steps),
+            *terms,
+        ),
     )

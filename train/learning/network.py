@@ -61,6 +61,8 @@ def _configured_backbone(config: ModelConfig) -> Callable[..., nn.Module]:
     """Makes the backbone with its attention; see `build_network`."""
     factory = attention_factory(config.attention)
     make = backbone(config.backbone)
+    if config.attention_fill != "zero" and factory is not None:
+        factory = _filling(config.attention, factory, config.attention_fill)
     if config.attention_in_blocks:
         if "attention_in_blocks" not in inspect.signature(make).parameters:
             raise ValueError(
@@ -76,6 +78,21 @@ def _configured_backbone(config: ModelConfig) -> Callable[..., nn.Module]:
         make = functools.partial(make, widths=config.widths)
     stages = config.attention_stages if factory is not None else ()
     return functools.partial(make, attention=factory, attention_stages=stages)
+
+
+def _filling(
+    name: str, factory: Callable[..., nn.Module], fill: str
+) -> Callable[..., nn.Module]:
+    """The factory of a layer whose gate fills what it holds back."""
+    kind = factory
+    while isinstance(kind, functools.partial):
+        kind = kind.func
+    if "fill" not in inspect.signature(kind).parameters:
+        raise ValueError(
+            f"model.attention_fill {fill!r} needs a rectangular or positionwise layer;"
+            f" model.attention is {name!r}."
+        )
+    return functools.partial(factory, fill=fill)
 
 
 def initial_variables(

@@ -93,6 +93,7 @@ class Purpose(enum.IntEnum):
 
     MOVEMENT = 1
     DROPOUT = 2
+    MASK_DROPOUT = 3
 
 
 def image_keys(
