@@ -14,7 +14,9 @@ stopped, with whole seeds. Writes RESULTS.json and RESULTS.md.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import operator
 import os
 import platform
 import shlex
@@ -91,13 +93,14 @@ def truth_term(weight: float) -> Term:
         moved_true = transform_rectangle(look.similarities, true)
         extents = map_extents(*look.batch["image"].shape[1:3])
         seen = visible_fraction(moved_true, *extents) >= MIN_INSIDE
-        found, moved = rectangles_of(look.evidence), rectangles_of(look.moved_evidence)
-        distances = (
+        found = rectangles_of(look.evidence)
+        moved = rectangles_of(look.moved_evidence or {})
+        distances = [
             truth_distance(found[path], true)
             + seen * truth_distance(moved[path], moved_true)
             for path in found
-        )
-        return sum(distances) / 2
+        ]
+        return functools.reduce(operator.add, distances) / 2
 
     return Term("truth", measure, lambda step: jnp.asarray(weight))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from cram_jax.checks import check_number
@@ -114,7 +115,7 @@ def apply_mask(
     return _multiply(features, mask) + _multiply(filling, 1 - mask)
 
 
-def raise_floor(mask: jax.Array, floor: jax.typing.ArrayLike) -> jax.Array:
+def raise_floor(mask: jax.Array, floor: jax.Array | float | np.floating) -> jax.Array:
     """The mask, moved from [0, 1] into [floor, 1]."""
     # A Python number takes the mask's dtype, a NumPy one would not.
     floor = floor.astype(mask.dtype) if isinstance(floor, jax.Array) else float(floor)
@@ -126,7 +127,7 @@ def gate(
     rectangle: Rectangle,
     *,
     sharpness: jax.typing.ArrayLike,
-    floor: float = 0.0,
+    floor: float | np.floating = 0.0,
     fill: str = "zero",
 ) -> jax.Array:
     """`features * (floor + (1 - floor) * mask)`.
@@ -163,7 +164,7 @@ class Gate(nn.Module):
       fill: what takes the place of what is masked, "zero" or "mean" (`apply_mask`).
     """
 
-    floor: float = 0.0
+    floor: float | np.floating = 0.0
     fill: str = "zero"
 
     def setup(self) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from cram_jax.attention.channel import Bottleneck, gate_channels
@@ -58,7 +59,7 @@ class PositionwiseAttention(nn.Module):
     """
 
     form: Literal["pooled", "trunk"] = "pooled"
-    floor: float = 0.0
+    floor: float | np.floating = 0.0
     fill: str = "zero"
     initial_mask: float = 0.95
     kernel: int = 7

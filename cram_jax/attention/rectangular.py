@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from cram_jax.attention.gate import Gate, check_features
@@ -47,7 +48,7 @@ class RectangularAttention(nn.Module):
 
     predictor: Callable[..., nn.Module] = MomentPredictor
     sharpness: float = 10.0
-    floor: float = 0.0
+    floor: float | np.floating = 0.0
     fill: str = "zero"
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32

@@ -1,8 +1,8 @@
 """Rectangles and masks drawn on images.
 
 What counts as an image is said in `cram_jax.drawing.images`; pictures come out as uint8
-RGB arrays. Rectangles are in the coordinates of `cram_jax.geometry.coordinates`, relative to
-the image they are drawn on.
+RGB arrays. Rectangles are in the coordinates of `cram_jax.geometry.coordinates`,
+relative to the image they are drawn on.
 """
 
 from __future__ import annotations

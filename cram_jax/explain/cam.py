@@ -82,7 +82,8 @@ def map_on_pixels(
       width: of the image in pixels.
       grids: where the layer looks along y and x, by
         `cram_jax.backbones.alignment.stage_grids`. None spreads the map evenly:
-        pixel i of n is centred at `(i + 0.5) / n` of the side (`cram_jax.geometry.coordinates`).
+        pixel i of n is centred at `(i + 0.5) / n` of the side, as in
+        `cram_jax.geometry.coordinates`.
     """
     if grids is not None:
         return mask_on_image(maps, grids, height, width)

@@ -1,7 +1,7 @@
 """How much of the photograph a rectangle covers.
 
-Arguments and conventions are those of `cram_jax.geometry.pixels`; `picture` is (height, width)
-of the photograph, and None asks about the crop instead.
+Arguments and conventions are those of `cram_jax.geometry.pixels`; `picture` is the
+photograph's (height, width), and None asks about the crop instead.
 """
 
 from __future__ import annotations

@@ -62,9 +62,9 @@ def _with_sharpness(
 ) -> tuple[Rectangle, jax.Array]:
     """Both in the rectangle's precision, with as many batch axes."""
     rectangle = precise(rectangle)
-    sharpness = jnp.asarray(sharpness, rectangle.center_x.dtype)
-    rectangle, sharpness = align(rectangle=(rectangle, 0), sharpness=(sharpness, 0))
-    return rectangle, sharpness
+    scale = jnp.asarray(sharpness, rectangle.center_x.dtype)
+    rectangle, scale = align(rectangle=(rectangle, 0), sharpness=(scale, 0))
+    return rectangle, scale
 
 
 def render_mask(

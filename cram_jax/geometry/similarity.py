@@ -3,9 +3,9 @@
 A similarity maps a point p to `scale * R(angle) * diag(flip, 1) * p + shift`, with
 flip +1 or -1 (-1 mirrors left and right, before anything else), R(angle) the turn
 by a positive angle (clockwise on screen), and p and the shift in the isotropic
-coordinates of `cram_jax.geometry.coordinates`. In those a turn is a turn also on a map that is
-not square. Similarities form a group, and map rectangles to rectangles exactly; what
-they do to images is in `cram_jax.geometry.warping`.
+coordinates of `cram_jax.geometry.coordinates`. In those a turn is a turn also on a map
+that is not square. Similarities form a group, and map rectangles to rectangles exactly;
+what they do to images is in `cram_jax.geometry.warping`.
 """
 
 from __future__ import annotations
@@ -170,14 +170,14 @@ def transform_points(similarity: Similarity, points: jax.typing.ArrayLike) -> ja
       ValueError: if the last axis of `points` does not have length 2, or batch axes do
         not fit together: one similarity for each row of `[B, N, 2]` is `[B, 1]`.
     """
-    points = at_least_float32(points)
-    if points.ndim == 0 or points.shape[-1] != 2:
+    places = at_least_float32(points)
+    if places.ndim == 0 or places.shape[-1] != 2:
         raise ValueError(
-            f"Points have (x, y) on their last axis, got shape {points.shape}."
+            f"Points have (x, y) on their last axis, got shape {places.shape}."
         )
-    similarity, points = align(similarity=(similarity, 0), points=(points, 1))
-    similarity, points = precise(similarity, points)
-    moved = transform_coordinates(similarity, points[..., 0], points[..., 1])
+    similarity, places = align(similarity=(similarity, 0), points=(places, 1))
+    similarity, places = precise(similarity, places)
+    moved = transform_coordinates(similarity, places[..., 0], places[..., 1])
     return jnp.stack(moved, axis=-1)
 
 

@@ -1,7 +1,7 @@
 """Images moved by similarities.
 
-Coordinates are those of `cram_jax.geometry.coordinates`: isotropic, so that a turned image is
-turned and not sheared, whatever its sides.
+Coordinates are those of `cram_jax.geometry.coordinates`: isotropic, so that a turned
+image is turned and not sheared, whatever its sides.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ Neighbour = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def warp_image(
-    similarity: Similarity, image: jax.typing.ArrayLike, *, fill: float = 0.0
+    similarity: Similarity,
+    image: jax.typing.ArrayLike,
+    *,
+    fill: float | np.floating = 0.0,
 ) -> jax.Array:
     """Moves the content of images, by bilinear interpolation.
 
@@ -45,39 +48,39 @@ def warp_image(
       ValueError: if the image has fewer than three axes, or is not floating point, and
         if batch axes do not fit together.
     """
-    image = jnp.asarray(image)
-    if image.ndim < 3:
+    pixels = jnp.asarray(image)
+    if pixels.ndim < 3:
         raise ValueError(
             "An image to warp has the axes [..., H, W, C], got shape "
-            f"{image.shape}; add a channel axis to a mask."
+            f"{pixels.shape}; add a channel axis to a mask."
         )
-    if not jnp.issubdtype(image.dtype, jnp.floating):
+    if not jnp.issubdtype(pixels.dtype, jnp.floating):
         raise ValueError(
-            f"An image to warp must be floating point, got {image.dtype}; scale it "
+            f"An image to warp must be floating point, got {pixels.dtype}; scale it "
             "first, for example image / 255."
         )
 
     check_number("fill", fill, np.isfinite, "be a finite number")
-    dtype = wide_dtype(*jax.tree.leaves(similarity), image)
+    dtype = wide_dtype(*jax.tree.leaves(similarity), pixels)
     similarity = jax.tree.map(lambda field: jnp.asarray(field, dtype), similarity)
-    fill = jnp.asarray(fill, dtype)
+    outside = jnp.asarray(fill, dtype)
 
     def warp_one(image: jax.Array, *fields: jax.Array) -> jax.Array:
         neighbours = _neighbours(Similarity(*fields), *image.shape[:2])
         # Each gather serves all channels; stacked into one they would not fuse
         # (measured on CPU: four times as slow).
-        moved = fill * (1 - _total_weight(neighbours))[..., None]
+        moved = outside * (1 - _total_weight(neighbours))[..., None]
         for row, column, weight in neighbours:
             moved += weight[..., None] * image[row, column].astype(dtype)
         return moved.astype(image.dtype)
 
-    similarity, image = align(similarity=(similarity, 0), image=(image, 3))
+    similarity, pixels = align(similarity=(similarity, 0), image=(pixels, 3))
     # Where the images are spread over a mesh, so are then the similarities.
-    like = jnp.zeros_like(image[..., 0, 0, 0], dtype)
+    like = jnp.zeros_like(pixels[..., 0, 0, 0], dtype)
     similarity = jax.tree.map(lambda field: field + like, similarity)
     signature = "(h,w,c),(),(),(),(),()->(h,w,c)"
     fields = jax.tree.leaves(similarity)
-    return jnp.vectorize(warp_one, signature=signature)(image, *fields)
+    return jnp.vectorize(warp_one, signature=signature)(pixels, *fields)
 
 
 def inside_mask(similarity: Similarity, height: int, width: int) -> jax.Array:

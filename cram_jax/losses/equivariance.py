@@ -49,11 +49,12 @@ def equivariance_distance(
       moved_rectangle: found in the moved image, `[...]`.
       similarity: what moved the image, `[...]`.
       metric: `"gaussian"`, `"parameters"` or `"corners"`: the square of
-        `cram_jax.geometry.distances.rectangle_distance`; or `"mask"`: the squared difference of
-        the two soft masks, summed, over the sum of their squares, which is at most 1.
+        `cram_jax.geometry.distances.rectangle_distance`; or `"mask"`: the squared
+        difference of the two soft masks, summed, over the sum of their squares, which
+        is at most 1.
       relative: measure in units of the rectangles' own size (see
-        `cram_jax.losses.relative_distances`), else in units of the map. The difference of two
-        angles and the value of masks have no unit.
+        `cram_jax.losses.relative_distances`), else in units of the map. The difference
+        of two angles and the value of masks have no unit.
 
     Returns:
       `[...]`, 0 where the rectangle moved exactly with the image.

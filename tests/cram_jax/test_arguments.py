@@ -1,6 +1,7 @@
 """Numbers of every kind are checked alike; batch axes meet where nobody guesses."""
 
 import functools
+from typing import Any
 
 import flax.serialization
 import jax
@@ -115,7 +116,8 @@ def test_counts_are_whole_and_positive(name, value):
 
 def test_numpy_numbers_do_what_python_numbers_do():
     r = rectangles()
-    plain = cram_jax.render_mask(r, np.int64(4), np.int32(5), sharpness=9.0)
+    size: Any = np.int64(4), np.int32(5)
+    plain = cram_jax.render_mask(r, *size, sharpness=9.0)
     for kind in KINDS.values():
         assert_close(cram_jax.render_mask(r, 4, 5, sharpness=kind(9.0)), plain)
     layer = cram_jax.RectangularAttention(sharpness=np.float64(9), floor=np.float32(0))
@@ -135,6 +137,7 @@ def test_a_rectangle_takes_numbers_and_scalars_beside_arrays():
         Rectangle(jnp.zeros(3), 0.0, 1.0, 1.0, jnp.zeros(2))
     with pytest.raises(ValueError, match=r"half_width \[2, 2\]"):
         Rectangle(jnp.zeros(2), 0.0, jnp.ones((2, 2)), 1.0, 0.0)
+    wrong: Any
     for wrong in (True, "1", None, 1j):
         with pytest.raises(ValueError, match="angle="):
             Rectangle(0.0, 0.0, 1.0, 1.0, wrong)

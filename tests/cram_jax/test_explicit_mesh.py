@@ -15,7 +15,7 @@ from cram_jax.backbones import BACKBONES
 from tests.checks import assert_close
 from tests.cram_jax.test_settings import NETWORKS, SMALL
 
-LAYERS = [name for name, make in ATTENTIONS.items() if make is not None]
+LAYERS = {name: make for name, make in ATTENTIONS.items() if make is not None}
 DEVICES = 4
 
 
@@ -48,7 +48,7 @@ def both(module, train=False):
 @functools.cache
 def layer_case(name):
     x = jax.random.normal(jax.random.key(0), (DEVICES, 15, 13, 8))
-    module = ATTENTIONS[name]()
+    module = LAYERS[name]()
     variables = jax.jit(module.init)(jax.random.key(1), x)
     return module, variables, x, jax.jit(both(module))(variables, x)
 

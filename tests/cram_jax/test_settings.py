@@ -30,7 +30,7 @@ SETTINGS = {
 }
 # What the others refuse, they refuse while a function is traced.
 RUNS = ("no NaNs", "no jit")
-LAYERS = [name for name, make in ATTENTIONS.items() if make is not None]
+LAYERS = {name: make for name, make in ATTENTIONS.items() if make is not None}
 # One of each family.
 NETWORKS = (
     "convnet",
@@ -61,7 +61,8 @@ def image(shape=(3, 6, 5, 2)):
     return jax.random.uniform(jax.random.key(2), shape)
 
 
-GRIDS = stage_grids(BACKBONES["convnet"](2), 32)[:1] * 2
+(GRID, *_) = stage_grids(BACKBONES["convnet"](2), 32)
+GRIDS = GRID, GRID
 GEOMETRY = {
     "as_array": lambda: rectangles().as_array(),
     "numbers": lambda: cram_jax.Rectangle(0.1, 0.2, 0.3, np.float32(0.4), 1),
@@ -150,7 +151,7 @@ def loss(apply, variables, x):
 def test_layers_forward_and_backward(name, layer):
     x = jax.random.normal(jax.random.key(0), (2, 14, 13, 4))
     with SETTINGS[name]():
-        module = ATTENTIONS[layer]()
+        module = LAYERS[layer]()
         variables = jax.jit(module.init)(jax.random.key(0), x)
         both = jax.value_and_grad(functools.partial(loss, module.apply), (0, 1))
         run(both, variables, x, trace_only=name not in RUNS)

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cram_jax.backbones.preprocessing import (
     IMAGENET_MEAN,
@@ -43,6 +44,6 @@ def with_source_interpolation(config: FitConfig) -> DataConfig:
     return dataclasses.replace(config.data, interpolation=chosen)
 
 
-def unit_range(images: jax.Array) -> jax.Array:
+def unit_range(images: jax.Array | np.ndarray) -> jax.Array:
     """uint8 images to float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255.0
+    return jnp.asarray(images).astype(jnp.float32) / 255.0

@@ -177,7 +177,7 @@ def part_loss(
     experiment: Experiment,
     step,
     total_weight: jax.Array,
-    totals: Mapping[str, Pair] | None = None,
+    totals: Mapping[str, tuple[Any, Any]] | None = None,
 ):
     """The share of one part of the batch in the loss of the whole batch.
 
@@ -204,7 +204,8 @@ def part_loss(
             return value
         whole = totals[name] if totals else experiment.sum_over_devices(pair)
         if of_mean is not None:
-            return terms.tangent_share(of_mean, pair, whole) * total_weight
+            own = value, weight
+            return terms.tangent_share(of_mean, own, whole) * total_weight
         return mean_of_terms(value, whole[1]) * total_weight
 
     values = {

@@ -49,14 +49,16 @@ class Writer(pickle._Pickler):
         return ("storage", kind, obj.key, "cpu", obj.array.size)
 
     def save(self, obj, save_persistent_id=True):
+        # Python's own pickler has it, the type stubs do not know.
+        write = self.write  # pyright: ignore
         if isinstance(obj, Global):
-            self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
+            write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
         elif isinstance(obj, Call):
             self.save(obj.function)
             self.save(obj.arguments)
-            self.write(pickle.REDUCE)
+            write(pickle.REDUCE)
         else:
-            super().save(obj, save_persistent_id)
+            super().save(obj, save_persistent_id)  # pyright: ignore
 
 
 def tensor(storage, offset, shape, strides):

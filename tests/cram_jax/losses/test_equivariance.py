@@ -374,9 +374,9 @@ def test_values_of_images_meet_all_rectangles_of_their_image(per_image):
         assert values.shape == (4, per_image)
         assert_close(values.ravel(), score(*each), atol=1e-5)
     masks = [masks_of(each, 16, 16, sharpness=9.0) for each in (first, second)]
-    values = mask_equivariance_iou(*masks, moves)
-    pairs = [mask.reshape(-1, 16, 16) for mask in masks]
-    assert_close(values.ravel(), mask_equivariance_iou(*pairs, repeated(moves)))
+    values = mask_equivariance_iou(masks[0], masks[1], moves)
+    one, other = (mask.reshape(-1, 16, 16) for mask in masks)
+    assert_close(values.ravel(), mask_equivariance_iou(one, other, repeated(moves)))
     own = np.float32(np.arange(4 * per_image).reshape(4, per_image) % 3 > 0)
     found = loss(first, second, moves, weights=own, min_inside=0.3)
     assert_close(found, loss(*each, weights=own.ravel(), min_inside=0.3))
@@ -401,7 +401,7 @@ def test_sums_of_parts_make_the_mean_of_the_whole(metric, relative):
     first, second = (as_rectangle(np.float32(rectangles(s))) for s in (21, 22))
     far = dataclasses.replace(first, center_x=first.center_x + 1.4)
     layers, moved = {"a": first, "b": far}, {"a": second, "b": second}
-    weights = np.float32(np.arange(COUNT) != 2)
+    weights = np.asarray(np.arange(COUNT) != 2, np.float32)
     options = {"metric": metric, "relative": relative, "min_inside": 0.5}
     expected = loss(layers, moved, similarities(), weights=weights, **options)
     total = jnp.zeros((2, 2))
@@ -413,13 +413,13 @@ def test_sums_of_parts_make_the_mean_of_the_whole(metric, relative):
         terms = equivariance_terms(*part, weights=weights[np.array(rows)], **options)
         total += jnp.stack(terms)
     assert 0 < total[1, 1] < total[1, 0] <= 7
-    assert_close(mean_of_terms(*total), expected)
+    assert_close(mean_of_terms(total[0], total[1]), expected)
 
 
 @all_choices
 def test_pairs_without_weight_may_hold_anything_and_others_may_not(metric, relative):
-    first, second = (np.float32(rectangles(seed)) for seed in (23, 24))
-    weights, moves = np.float32(np.arange(COUNT) < 5), similarities()
+    first, second = (np.asarray(rectangles(seed), np.float32) for seed in (23, 24))
+    weights, moves = np.asarray(np.arange(COUNT) < 5, np.float32), similarities()
 
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -27,7 +28,7 @@ CHILDREN = 16
 class Dropping(nn.Module):
     """Notes the key of its dropout."""
 
-    note: object
+    note: Callable[..., None]
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -62,7 +63,7 @@ def keys_of_steps(parallel, parts, monkeypatch):
         schedule=lambda _: {},
         optimizer=optax.sgd(0.1),
     )
-    params = Dropping(None).init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
+    params = Dropping(print).init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     state = create_state(
         {"params": params["params"], "batch_stats": {}},
         experiment.optimizer,
@@ -122,7 +123,7 @@ def test_parameters_and_dropout_start_from_different_keys():
         def __call__(self, images):
             for name in ("params", "dropout"):
                 # As a parameter, since that is what comes out of the compiled init.
-                key = self.scope.rngs[name].rng
+                key = self.scope.rngs[name].rng  # pyright: ignore
                 seen[name] = self.param(f"{name}_key", lambda _, key=key: _data(key))
             return images
 

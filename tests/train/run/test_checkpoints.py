@@ -29,6 +29,13 @@ def save(checkpoints, step, accuracy=None):
     checkpoints.wait()
 
 
+def newest(checkpoints):
+    """Step, state and record of the newest checkpoint that is whole."""
+    found = checkpoints.restore_latest(state_of(0), print)
+    assert found is not None
+    return found
+
+
 @pytest.fixture
 def checkpoints(tmp_path):
     opened = Checkpoints(tmp_path, CONFIG)
@@ -55,7 +62,7 @@ def test_the_best_is_still_kept_after_a_new_start(tmp_path):
 
 def test_what_is_saved_comes_back_with_its_record(checkpoints):
     save(checkpoints, 3)
-    step, state, record = checkpoints.restore_latest(state_of(0), print)
+    step, state, record = newest(checkpoints)
     assert (step, record["note"]) == (3, 3)
     jax.tree.map(np.testing.assert_array_equal, state, state_of(3))
 
@@ -175,7 +182,7 @@ def test_a_failing_disk_ends_with_one_sentence_and_earlier_ones_whole(
     with pytest.raises(CannotWriteError, match=r"step 2 .*No space left.*Make room"):
         save(checkpoints, 2)
     monkeypatch.undo()
-    assert checkpoints.restore_latest(state_of(0), print)[0] == 1
+    assert newest(checkpoints)[0] == 1
 
 
 def snapshot(directory):
@@ -240,7 +247,7 @@ def test_numbers_of_another_width_come_back_in_the_wanted_one(tmp_path, x64):
     first.close()
     with jax.enable_x64(False):
         again = Checkpoints(tmp_path, CONFIG)
-        _, state, _ = again.restore_latest(state_of(0), print)
+        _, state, _ = newest(again)
         again.close()
     rounded = np.asarray(wide["params"]["kernel"]).astype(np.float32)
     np.testing.assert_array_equal(state["params"]["kernel"], rounded)
@@ -343,7 +350,7 @@ def test_checkpoints_can_be_kept_under_any_name(tmp_path, name):
     first.close()
     cut_short(workdir / "checkpoints" / "2")
     again = Checkpoints(workdir, CONFIG)
-    step, state, _ = again.restore_latest(state_of(0), lambda _: None)
+    step, state, _ = newest(again)
     again.close()
     assert step == 1
     jax.tree.map(np.testing.assert_array_equal, state, state_of(1))
@@ -351,7 +358,7 @@ def test_checkpoints_can_be_kept_under_any_name(tmp_path, name):
     moved = tmp_path / "moved"
     workdir.rename(moved)
     reader = Checkpoints(moved, CONFIG, read_only=True)
-    assert reader.restore_latest(state_of(0), print)[0] == 1
+    assert newest(reader)[0] == 1
     reader.close()
 
 
@@ -360,5 +367,5 @@ def test_a_very_deep_directory_serves_too(tmp_path):
     workdir.mkdir(parents=True)
     first = Checkpoints(workdir, CONFIG)
     save(first, 1)
-    assert first.restore_latest(state_of(0), print)[0] == 1
+    assert newest(first)[0] == 1
     first.close()
