@@ -19,7 +19,7 @@ from train.data.pipeline import Batch
 from train.data.sources.digits.cluttered import SPLIT_SIZES, make_sample
 from train.learning.devices import JitParallel
 from train.learning.evaluator import Evaluator
-from train.run.restore import restore_trained
+from train.run.checkpoints.restore import restore_trained
 
 BATCH = 500
 FILE = "further.json"

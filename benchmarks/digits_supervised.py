@@ -31,12 +31,12 @@ from cram_jax.geometry.distances import gaussian_distance_squared
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.similarity import transform_rectangle
 from cram_jax.losses.equivariance import visible_fraction
-from train.commands.evaluate import RESULT_FILE, evaluate
+from train.commands.evaluate import evaluate
 from train.commands.fit import fit
 from train.commands.options import EvaluateConfig
+from train.config.output import OutputConfig
 from train.config.presets import preset
 from train.config.run import FitConfig
-from train.config.sections import OutputConfig
 from train.errors import DONE
 from train.evidence.equivariance_error import (
     MAX_ANGLE,
@@ -45,6 +45,7 @@ from train.evidence.equivariance_error import (
     MIN_INSIDE,
 )
 from train.learning.terms import Look, Term, rectangles_of
+from train.run import layout
 
 _ALL = 10**6  # more images than there are
 COLUMNS = {
@@ -134,7 +135,7 @@ def train_and_score(seed: int, options: Options) -> dict[str, float]:
     if fit(config, terms=[truth_term(options.truth_weight)]) != DONE:
         raise KeyboardInterrupt
     evaluate(EvaluateConfig(config.workdir, equivariance_images=_ALL))
-    text = (config.workdir / RESULT_FILE).read_text()
+    text = (config.workdir / layout.EVALUATION).read_text()
     scores = json.loads(text)[config.data.eval_split]
     return {name.rpartition("/")[2]: float(value) for name, value in scores.items()}
 

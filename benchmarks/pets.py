@@ -188,7 +188,7 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
     from train.evidence.pictures import picture_of
     from train.learning.devices import JitParallel
     from train.learning.evaluator import observe
-    from train.run.restore import restore_trained
+    from train.run.checkpoints.restore import restore_trained
 
     pictures = []
     for workdir in workdirs:

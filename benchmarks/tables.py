@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from train.commands.evaluate import RESULT_FILE
 from train.commands.intervals import mean_and_interval
+from train.run import layout
 
 # Name in the table, key in evaluation.json (L: the layer), and how many digits.
 Column = tuple[str, str, int]
@@ -38,7 +38,7 @@ def run_once(
     Returns:
       evaluation.json, whose splits are "test" and "train".
     """
-    result = workdir / RESULT_FILE
+    result = workdir / layout.EVALUATION
     if not result.exists():
         program = [sys.executable, "-m", "train"]
         if cores is not None:

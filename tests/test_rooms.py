@@ -26,6 +26,7 @@ ROOMS = {
     "train": (
         "errors",
         "printing",
+        "files",
         "config",
         "data",
         "tasks",

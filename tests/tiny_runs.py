@@ -15,13 +15,10 @@ from PIL import Image
 
 from tests import compilation
 from train.config.data import DataConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
+from train.config.output import CheckpointConfig, OutputConfig
 from train.config.run import FitConfig
-from train.config.sections import (
-    CheckpointConfig,
-    ModelConfig,
-    OptimizerConfig,
-    OutputConfig,
-)
 from train.data.facts import Facts
 from train.learning.devices import JitParallel
 from train.learning.experiment import Experiment, make_experiment

@@ -11,6 +11,7 @@ from benchmarks.digits_further import BATCH, FILE, further_batches, further_scor
 from benchmarks.digits_report import markdown, verdict, write
 from benchmarks.tables import cell, run_all, score
 from train.commands.options import parse_fit
+from train.config.differences import differing_fields
 from train.config.presets import preset
 from train.config.run import to_dict
 from train.data.facts import Facts
@@ -18,8 +19,7 @@ from train.data.sources.digits.cluttered import make_sample
 from train.evidence.equivariance_error import MAX_ANGLE, MAX_SCALE, MAX_SHIFT
 from train.learning.devices import JitParallel
 from train.learning.experiment import make_experiment
-from train.run.restore import Trained
-from train.run.workdir import differing_fields
+from train.run.checkpoints.restore import Trained
 
 
 def evaluation(accuracy, iou=None):

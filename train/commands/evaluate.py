@@ -23,16 +23,15 @@ from train.data.loaders import Feed
 from train.data.pipeline import Batch
 from train.data.sources.holding_out import HELD_OUT
 from train.errors import DONE, UserError
-from train.evidence.equivariance_error import PICTURE, draw_curves, equivariance_scores
+from train.evidence.equivariance_error import draw_curves, equivariance_scores
 from train.learning.devices import Parallel, evaluation_parallel
 from train.learning.evaluator import Evaluator, shown_by
 from train.learning.experiment import Experiment
 from train.printing import printable
+from train.run import layout
+from train.run.checkpoints.restore import Trained, restore_trained
 from train.run.outputs import Outputs
-from train.run.restore import Trained, restore_trained
 from train.run.workdir import load_config
-
-RESULT_FILE = "evaluation.json"
 
 
 def scores_table(scores: Mapping[str, float | None], title: str) -> Table:
@@ -62,8 +61,8 @@ def result_files(workdir: Path, names: Sequence[str]) -> Outputs:
       UserError: if they do.
     """
     outputs = Outputs(workdir, "evaluate", [workdir])
-    if _is_evaluation(workdir / RESULT_FILE):
-        outputs.adopt(RESULT_FILE, PICTURE)
+    if _is_evaluation(workdir / layout.EVALUATION):
+        outputs.adopt(layout.EVALUATION, layout.EQUIVARIANCE_PICTURE)
     outputs.check(*names)
     return outputs
 
@@ -115,7 +114,7 @@ def _equivariance(
     )
     picture = io.BytesIO()
     draw_curves(curves, picture)
-    outputs.write(PICTURE, picture.getvalue())
+    outputs.write(layout.EQUIVARIANCE_PICTURE, picture.getvalue())
     return scores, curves
 
 
@@ -151,8 +150,8 @@ def evaluate(options: EvaluateConfig) -> int:
     batch_size = options.batch_size or config.batch_size
     if batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more; got {batch_size}.")
-    drawn = [PICTURE] if options.equivariance_images > 0 else []
-    outputs = result_files(options.workdir, [RESULT_FILE, *drawn])
+    drawn = [layout.EQUIVARIANCE_PICTURE] if options.equivariance_images > 0 else []
+    outputs = result_files(options.workdir, [layout.EVALUATION, *drawn])
     parallel = evaluation_parallel(batch_size)
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
     data = _data_now(config, options)
@@ -186,5 +185,5 @@ def evaluate(options: EvaluateConfig) -> int:
         result[split] = scores
         title = f"{options.workdir}, step {int(trained.step)}: {split}"
         console.print(scores_table(scores, title))
-    outputs.write_json(RESULT_FILE, result)
+    outputs.write_json(layout.EVALUATION, result)
     return DONE

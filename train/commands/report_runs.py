@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.config.differences import differing_fields
 from train.config.run import to_dict
 from train.errors import UserError, cause_of
 from train.printing import printable
-from train.run.metric_log import METRICS_FILE
-from train.run.workdir import CONFIG_FILE, differing_fields, load_config
+from train.run import layout
+from train.run.workdir import load_config
 
 Record = dict[str, Any]
 PassedOver = list[str]
@@ -35,7 +36,7 @@ class Run:
         self.workdir = workdir
         self.config = _read_config(workdir)
         self.seed = self.config.pop("seed")
-        records = read_metrics(workdir / METRICS_FILE)
+        records = read_metrics(workdir / layout.METRICS)
         self.eval = [_finite(each) for each in records if each["kind"] == "eval"]
         if not self.eval:
             raise UserError(f"{printable(workdir)} has not been evaluated yet.")
@@ -47,7 +48,7 @@ class Run:
 
 
 def _read_config(workdir: Path) -> dict[str, Any]:
-    path = workdir / CONFIG_FILE
+    path = workdir / layout.CONFIG
     try:
         if path.exists() and not isinstance(json.loads(path.read_bytes()), dict):
             raise UserError(f"{printable(path)} holds no config.")

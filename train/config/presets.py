@@ -6,15 +6,12 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 
+from train.config.attention import EquivarianceConfig, SharpnessConfig
 from train.config.data import DataConfig
-from train.config.run import (
-    EquivarianceConfig,
-    FitConfig,
-    ModelConfig,
-    OptimizerConfig,
-    OutputConfig,
-    SharpnessConfig,
-)
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
+from train.config.output import OutputConfig
+from train.config.run import FitConfig
 from train.errors import choose
 
 

@@ -17,6 +17,7 @@ from train.data.labels import with_classes
 from train.data.pipeline import (
     Batch,
     EvalIterable,
+    Share,
     eval_batches,
     input_shape,
     load_source,
@@ -59,10 +60,7 @@ class Feed:
         """
         self._config, self._task, self._class_names = config, task, class_names
         self._data = with_source_interpolation(config)
-        self._process = {
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
-        }
+        self._share = Share(jax.process_index(), jax.process_count())
 
     @cached_property
     def train_source(self) -> Source:
@@ -126,8 +124,8 @@ class Feed:
                 self._data,
                 config.batch_size,
                 seed=config.seed,
+                share=self._share,
                 task=self._task,
-                **self._process,
             )
         batches.set_state({"step": step})
         return prefetch_to_device(batches, put)
@@ -160,7 +158,7 @@ class Feed:
                 self._data,
                 self._config.batch_size,
                 task=self._task,
-                **self._process,
+                share=self._share,
             )
 
     def fixed_batch(self, count: int) -> Batch:

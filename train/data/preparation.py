@@ -13,7 +13,8 @@ from cram_jax.backbones.preprocessing import (
     preprocessing,
 )
 from train.config.data import DataConfig
-from train.config.run import FitConfig, ModelConfig
+from train.config.model import ModelConfig
+from train.config.run import FitConfig
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 

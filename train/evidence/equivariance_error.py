@@ -41,7 +41,6 @@ from cram_jax.losses.equivariance import (
 from train.data.preparation import unit_range
 from train.tasks.sums import Sums, finite_record, weighted_sum
 
-PICTURE = "equivariance.png"
 # How many pairs of an image and a moved image the scores are means over.
 PAIRS = "images_in_sight"
 BATCH = 100

@@ -1,4 +1,4 @@
-"""Pictures of where the network looks: one grid per evaluation, and their film."""
+"""Pictures of where the network looks: one grid per evaluation."""
 
 from __future__ import annotations
 

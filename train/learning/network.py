@@ -21,7 +21,9 @@ from cram_jax.backbones.weights import (
     load_torch_weights,
     packaged_weights,
 )
-from train.config.run import FitConfig, ModelConfig, SharpnessConfig
+from train.config.attention import SharpnessConfig
+from train.config.model import ModelConfig
+from train.config.run import FitConfig
 from train.data.facts import Facts
 from train.errors import UserError
 from train.learning.optimizer import path_of

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from cram_jax.checks import nearest
-from train.config.run import OptimizerConfig
+from train.config.optimizer import OptimizerConfig
 from train.errors import UserError
 
 PREDICTOR = "mask_predictor"

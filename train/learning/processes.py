@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from train.config.run import HostsConfig
+from train.config.output import HostsConfig
 from train.errors import UserError, cause_of
 
 GENERATOR = "threefry2x32"

@@ -23,8 +23,8 @@ from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.similarity import Similarity, sample_similarity
 from cram_jax.geometry.warping import warp_image
 from cram_jax.losses.equivariance import equivariance_terms
+from train.config.attention import EquivarianceConfig
 from train.config.run import FitConfig
-from train.config.sections import EquivarianceConfig
 from train.tasks.task import Batch, Loss, Outputs
 
 Evidence = Mapping[str, Mapping[str, Any]]

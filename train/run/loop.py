@@ -14,19 +14,20 @@ from train.config.run import to_dict
 from train.data.loaders import Feed
 from train.errors import DONE, INTERRUPTED, CannotWriteError, NonFiniteError
 from train.evidence.pictures import grid_of
+from train.files import write_json
 from train.learning.evaluator import Evaluator
 from train.learning.experiment import Experiment
 from train.learning.network import sharpness_at
 from train.learning.optimizer import learning_rate_schedule
 from train.learning.steps import reset_window, train_step
 from train.learning.window import NEVER, window_record
+from train.run import layout
 from train.run.checkpoints.store import Checkpoints
 from train.run.interrupts import Interrupts
-from train.run.metric_log import Records, write_json
+from train.run.metric_log import Records
 from train.run.pictures import save_film, save_picture
 from train.run.profiling import Profiler
 from train.run.progress import Display
-from train.run.workdir import RESULT_FILE
 
 _SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
 
@@ -105,7 +106,7 @@ class Loop:
 
     def _profiler(self) -> Profiler:
         steps = self._config.output.profile_steps
-        return Profiler(self._config.workdir / "profile", self.step, steps)
+        return Profiler(self._config.workdir / layout.PROFILE, self.step, steps)
 
     def _evaluates(self) -> bool:
         every = self._config.output.evaluate_every * self._experiment.steps_per_epoch
@@ -234,12 +235,12 @@ class Loop:
         workdir = self._config.workdir
         held_out = {"validation": self._validation} if self._validation else {}
         result = {"step": self.step, **self._scores, **held_out}
-        write_json(workdir / RESULT_FILE, result)
+        write_json(workdir / layout.RESULT, result)
         film = save_film(workdir)
         film_note = f", {film.name}" if film else ""
         self._display.message(
             f"Done: {self.step} steps in {self._seconds():.0f} s. See {workdir}:"
-            f" {RESULT_FILE}{film_note}."
+            f" {layout.RESULT}{film_note}."
         )
 
     @contextlib.contextmanager

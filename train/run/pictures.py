@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from train.run import layout
 from train.run.outputs import Outputs
-
-DIRECTORY = "pictures"
-FILM = "looking.gif"
 
 
 def save_picture(workdir: Path, step: int, picture: np.ndarray) -> None:
     """Writes WORKDIR/pictures/step_00000123.png, or step_00000123-2.png."""
-    outputs = Outputs(workdir / DIRECTORY, "fit", [workdir])
+    outputs = Outputs(workdir / layout.PICTURES, "fit", [workdir])
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     outputs.write(
-        outputs.free_name(f"step_{step:08d}", ".png", set()), buffer.getvalue()
+        outputs.free_name(layout.step_picture(step), ".png", set()), buffer.getvalue()
     )
 
 
@@ -29,7 +28,7 @@ def save_film(workdir: Path, seconds_per_picture: float = 0.4) -> Path | None:
 
     Where another's looking.gif stands, the film's name gets a number.
     """
-    files = sorted((workdir / DIRECTORY).glob("step_*.png"))
+    files = sorted((workdir / layout.PICTURES).glob(layout.STEP_PICTURES))
     if len(files) < 2:
         return None
     frames = []
@@ -48,5 +47,5 @@ def save_film(workdir: Path, seconds_per_picture: float = 0.4) -> Path | None:
         loop=0,
     )
     outputs = Outputs(workdir, "fit", [workdir])
-    name = outputs.free_name(Path(FILM).stem, Path(FILM).suffix, set())
+    name = outputs.free_name(*os.path.splitext(layout.FILM), set())
     return outputs.write(name, buffer.getvalue())

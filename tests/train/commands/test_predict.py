@@ -16,15 +16,15 @@ from PIL import Image
 
 from tests.tiny_runs import CLASSES, INPUTS, tiny_arguments, tiny_config, write_images
 from train.__main__ import main
-from train.commands import prediction_picture
-from train.commands.prediction_picture import draw_sight
-from train.commands.sight import Sight, as_record, as_seen
-from train.config.sections import ModelConfig
+from train.config.model import ModelConfig
 from train.data.views import eval_view
 from train.errors import DONE, WRONG_USE
+from train.evidence.sight import Sight, as_record, as_seen
+from train.evidence.sight_picture import draw_sight
 from train.learning.devices import JitParallel
 from train.learning.experiment import make_experiment
-from train.run.restore import Trained
+from train.run.checkpoints.restore import Trained
+from train.tasks import classification
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_a_class_that_no_font_can_write_is_drawn_by_number_and_said_so_once(
 ):
     names = ("\u732b", "\u72ac", "\u9ce5")
     untrained(monkeypatch, class_names=names, attention="none", attention_stages=())
-    monkeypatch.setattr(prediction_picture, "has_font", str.isascii)
+    monkeypatch.setattr(classification, "has_font", str.isascii)
     files = [photo(tmp_path / f"{index}.png") for index in range(3)]
     assert predict(finished, *files, "--output", tmp_path / "out") == DONE
     out = capsys.readouterr().out
@@ -275,7 +275,7 @@ def test_output_that_is_not_finite_is_no_class(finished, tmp_path, monkeypatch, 
 def sight_of(rectangles, height, width, masks=None):
     rectangles = {f"a{i}": np.array(r, float) for i, r in enumerate(rectangles)}
     view = eval_view((height, width), (96, 96))
-    return Sight(0, 0.934, rectangles, masks or {}, view, (height, width))
+    return Sight(rectangles, masks or {}, view, (height, width))
 
 
 @pytest.mark.parametrize("size", [(300, 400), (96, 96), (500, 20)])
@@ -287,7 +287,7 @@ def test_area_and_cover_are_those_of_the_polygon(size):
     for _ in range(50):
         numbers = generator.uniform([-1, -1, 0.1, 0.1, -4], [1, 1, 2.5, 2.5, 4])
         sight = sight_of([numbers], height, width)
-        record = as_record(sight, ("cat",))["rectangles"]["a0"]
+        record = as_record(sight)["rectangles"]["a0"]
         polygon = shapely.Polygon(record["corners"])
         expected = polygon.intersection(frame).area / frame.area
         assert record["area"] == pytest.approx(expected, abs=1e-4)

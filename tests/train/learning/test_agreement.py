@@ -21,7 +21,8 @@ from cram_jax.geometry.coordinates import map_extents
 from cram_jax.losses.equivariance import equivariance_loss, equivariance_terms
 from tests.checks import assert_close
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
-from train.config.sections import EquivarianceConfig, OptimizerConfig
+from train.config.attention import EquivarianceConfig
+from train.config.optimizer import OptimizerConfig
 from train.data.preparation import unit_range
 from train.learning.devices import JitParallel, PmapParallel
 from train.learning.loss import sums_shape

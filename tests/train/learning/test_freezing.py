@@ -14,7 +14,8 @@ from tests.cram_jax.test_settings import SMALL
 from tests.tiny_runs import tiny_arguments, tiny_network, write_images
 from train.__main__ import main
 from train.commands.models import network_parts
-from train.config.sections import ModelConfig, OptimizerConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
 from train.errors import WRONG_USE, UserError
 from train.learning.network import parameter_paths
 from train.learning.optimizer import check_patterns

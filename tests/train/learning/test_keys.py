@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
-from train.config.sections import EquivarianceConfig, OptimizerConfig
+from train.config.attention import EquivarianceConfig
+from train.config.optimizer import OptimizerConfig
 from train.learning import terms
 from train.learning.devices import JitParallel, PmapParallel
 from train.learning.loss import sums_shape

@@ -24,7 +24,8 @@ from tests.tiny_runs import (
 )
 from train.__main__ import main
 from train.config.data import DataConfig
-from train.config.sections import ModelConfig, OptimizerConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
 from train.data.preparation import channel_statistics, with_source_interpolation
 from train.data.views import View, render_view
 from train.errors import DONE, UserError

@@ -11,11 +11,9 @@ import pytest
 
 from tests.checks import assert_close, assert_tree_finite
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
-from train.config.sections import (
-    EquivarianceConfig,
-    ModelConfig,
-    OptimizerConfig,
-)
+from train.config.attention import EquivarianceConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
 from train.errors import UserError
 from train.learning.devices import JitParallel
 from train.learning.evaluator import Evaluator

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train.config.data import DataConfig
 from train.data.sources.base import UnreadableImageError
 from train.data.sources.memory import name_skipped
 
@@ -18,25 +19,22 @@ COLUMNS = ("path", "xmin", "ymin", "xmax", "ymax")
 Box = tuple[float, float, float, float]
 
 
-def read_boxes(
-    file: Path,
-    images: Sequence[str],
-    *,
-    max_inside: bool = False,
-    skip_unknown: bool = False,
-) -> dict[str, Box]:
+def read_boxes(config: DataConfig, root: Path, images: Sequence[str]) -> dict[str, Box]:
     """Boxes (xmin, ymin, xmax, ymax) by `normal_path` of the image, edges in pixels.
 
+    With `config.on_bad_image="skip"`, boxes of images that the folder does not have
+    are passed over with one sentence in the log; not if it has none of them.
+
     Args:
-        file: a CSV file with the columns path, xmin, ymin, xmax, ymax.
-        images: paths of the folder's images, relative to it, with "/".
-        max_inside: xmax and ymax are the last pixel inside, not the far edge.
-        skip_unknown: pass over boxes of images that the folder does not have, with one
-            sentence in the log; not if it has none of them.
+        config: names the file, a CSV of path, xmin, ymin, xmax, ymax, and says whether
+            xmax and ymax are the last pixel inside or the far edge.
+        root: the folder.
+        images: paths of its images, relative to it, with "/".
 
     Raises:
         ValueError: names the line and what is wrong with it.
     """
+    file = root / config.boxes_file
     boxes: dict[str, Box] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
@@ -51,7 +49,7 @@ def read_boxes(
                 path = normal_path(row["path"] or "")
                 if path in boxes:
                     raise ValueError(f"{where} gives {path!r} a second box; keep one.")
-                boxes[path] = _parse_box(row, where, max_inside)
+                boxes[path] = _parse_box(row, where, config.box_max_inside)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} must be UTF-8 text: {error}.") from error
     except csv.Error as error:
@@ -72,7 +70,7 @@ def read_boxes(
         )
         if len(unknown) == len(boxes):
             raise ValueError(sentence)
-        if not skip_unknown:
+        if config.on_bad_image != "skip":
             raise ValueError(f"{sentence} --data.on-bad-image skip goes on without.")
         name_skipped(sentence)
     return {path: box for path, box in boxes.items() if path in known}
