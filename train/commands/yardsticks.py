@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from train.data.loaders import Feed
 from train.data.pipeline import Batch
-from train.data.sources.holding_out import HELD_OUT
 from train.errors import UserError
 from train.evidence.answers import Shown
 from train.evidence.choices import Choices
@@ -25,7 +22,7 @@ from train.learning.evaluator import explain
 from train.learning.experiment import Experiment
 from train.printing import printable
 
-KEY = "yardsticks"
+YARDSTICKS = "yardsticks"
 # Thresholds need no more images than these, from all over the held-out ones.
 _MOST_HELD_OUT = 256
 _COLUMNS = {
@@ -40,13 +37,13 @@ _COLUMNS = {
     "area\n": "area",
 }
 _LEGEND = (
-    "box: share of images whose box reaches that IoU with the object's; top-1: and whose"
-    " class is right; on it: centre or peak lies on the object. Class activation maps"
-    " (CAM) are told the class; rectangles are not."
+    "box: share of images whose box has that IoU with the object's, or more; top-1: and"
+    " whose class is right; on it: centre or peak lies on the object. Class activation"
+    " maps (CAM) are told the class; rectangles are not."
 )
 
 
-def measured(
+def measured_yardsticks(
     experiment: Experiment,
     variables: Any,
     step: Any,
@@ -87,41 +84,20 @@ def _looking(show: Callable[[Any], Shown], parallel: Parallel) -> Look:
 
 def _choices(look: Look, feed: Feed, truth: str) -> tuple[Choices | None, str]:
     """What held-out images choose; else a sentence that says why nothing is chosen."""
-    without = "so scores of maps that need a threshold, and the constant box, are left out"
-    if feed.eval_source.info.split == HELD_OUT:
+    without = "so scores of maps at a threshold, and the constant box, are left out"
+    if feed.evaluates_held_out:
         return None, f"The held-out images themselves are scored, {without}."
     try:
-        batches = _held_out(feed)
+        batches = feed.held_out_sample(_MOST_HELD_OUT)
+        if batches is None:
+            hint = "train with --data.validation 0.1"
+            return None, f"No training images are held out, {without}; {hint}."
+        choices = choose(look, batches, truth)
     except UserError as error:
-        return None, f"The held-out images are not there, {without}: {error}"
-    if batches is None:
-        return None, (
-            f"No training images are held out, {without}; train with --data.validation"
-            " 0.1."
-        )
-    choices = choose(look, batches, truth)
+        return None, f"Held-out images cannot be read, {without}. {error}"
     if choices is None:
         return None, f"No object is known in the held-out images, {without}."
     return choices, ""
-
-
-def _held_out(feed: Feed) -> Iterator[Batch] | None:
-    """Padded batches of held-out images from all over their set."""
-    evaluation, source = feed.validation_batches(), feed.validation_source
-    if evaluation is None or source is None:
-        return None
-    count = min(len(source), _MOST_HELD_OUT)
-    chosen = np.arange(count) * len(source) // count
-    return _padded(evaluation.rows, chosen, feed.batch_size)
-
-
-def _padded(rows: Callable, chosen: np.ndarray, size: int) -> Iterator[Batch]:
-    for first in range(0, len(chosen), size):
-        indices = chosen[first : first + size]
-        padding = size - len(indices)
-        batch = rows(np.pad(indices, (0, padding), "edge"), np.zeros(size, bool))
-        batch["weight"][size - padding :] = 0
-        yield batch
 
 
 def yardsticks_table(found: Mapping[str, Any], title: str) -> Table:

@@ -2,11 +2,12 @@
 
 A map says where something is once it is cut at a threshold: its *box* is the tight one
 round the largest connected region at or above it (neighbours touch by a side or a
-corner). A rectangle needs no threshold: its box is its hull. `box_accuracy_0.5` is the
-share of images whose box has an IoU of at least 0.5 with the object's; "top1" before
-it counts only images whose class the network got right as well. *Pixel average
-precision* needs no threshold either: pixels of all images together are ranked by the
-map's value, and the precision at each step of recall is averaged.
+corner). A rectangle needs no threshold: its box is its hull, cut off at the edges of
+the picture. `box_accuracy_0.5` is the share of images whose box has an IoU of at least
+0.5 with the object's; "top1" before it counts only images whose class the network got
+right as well. *Pixel average precision* needs no threshold either: pixels of all images
+together are ranked by the map's value, and the precision at each step of recall is
+averaged.
 
 Everything here is plain NumPy, on the host. Boxes are (left, top, right, bottom) in
 pixels from the edges, so a box of one pixel has a width of 1; one of no area meets

@@ -9,7 +9,9 @@ the images whose object is known:
 * `box_accuracy_0.3`, `..._0.5`, `..._0.7`, each also as `top1_...`, and
   `pixel_average_precision`: see `train.evidence.box_accuracy`.
 * `iou`: with the object, in the form in which it is known: its mask, rotated rectangle
-  or box. `corloc`: share of images with at least 0.5.
+  or box (here a layer's box ends at the edges of the picture; in
+  `train.evidence.localization` it does not). `corloc`: share of images with an IoU of
+  at least 0.5.
 * `pointing`: share of images in which the centre of the rectangle, or the largest value
   of the map, lies on the object.
 * `mass_on_object`: share of the map's sum that lies on the object; the map of a

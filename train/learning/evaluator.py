@@ -84,6 +84,36 @@ def explain(
     return Shown(layers, maps, correct)
 
 
+def explain_prediction(
+    experiment: Experiment, variables: Variables, step: jax.Array, images: jax.Array
+) -> tuple[Any, dict[str, dict[str, jax.Array]]]:
+    """Outputs, and the class activation map of the predicted class as a mask.
+
+    Args:
+      experiment: whose task has classes.
+      variables: of its network.
+      step: it decides the sharpness.
+      images: uint8 `[B, H, W, C]`.
+
+    Raises:
+      UserError: if the task's outputs are no classes.
+    """
+    outputs, _ = observe(experiment, variables, step, images, on_image=False)
+    classes = experiment.task.explained(outputs, {})
+    if "predicted class" not in classes:
+        raise UserError(
+            "Class activation maps need a task whose outputs are classes; this run's"
+            f" task is {experiment.task.name!r}."
+        )
+    found = class_activation_maps(
+        experiment.model,
+        {**variables, **experiment.schedule(step)},
+        experiment.normalise(unit_range(images)),
+        classes["predicted class"],
+    )
+    return outputs, {"class activation map": {"mask": found.on_image}}
+
+
 def eval_step(
     experiment: Experiment, variables: Variables, step: jax.Array, batch: Batch
 ) -> tuple[Sums, dict[str, jax.Array] | None]:
