@@ -1,8 +1,8 @@
 """The cost of an attention layer in the training step of a network.
 
-ResNet-50 and EfficientNet-B0: cross entropy of random images, its gradient, and a step
-of plain gradient descent. "digits": the training step of the preset itself, with its
-moved images, its optimiser and its metrics; the equivariance loss, which only
+ResNet-50 and EfficientNet-B0: cross entropy of random images, its gradient, and a
+plain step of gradient descent. "digits": the training step of the preset itself, with
+its moved images, its optimiser and its metrics; the equivariance loss, which only
 rectangles can have, is off.
 """
 

@@ -63,13 +63,13 @@ class Options:
     """What to train."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the runs."""
+    """Seeds of the runs."""
     epochs: float | None = None
     """Passes over the images; none: as the preset has it."""
     train_examples: int | None = None
     """Images; none: as the preset has it."""
     truth_weight: float = 1.0
-    """Of the distances to the true rectangles; the labels' loss has 1."""
+    """Weight of the distances to the true rectangles; the labels' loss has 1."""
     workdir: Path = Path("runs/digits-supervised")
     """Directory of the scores of each seed."""
     results: Path = Path("results/digits_supervised")

@@ -194,7 +194,7 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
     for workdir in workdirs:
         trained = restore_trained(workdir, "latest", JitParallel(jax.devices()[:1]))
         experiment = trained.experiment
-        feed = Feed(trained.config, experiment.task, experiment.inputs.class_names)
+        feed = Feed(trained.config, experiment.task, experiment.inputs)
         images = len(feed.eval_source)
         whole = feed.fixed_batch(images)
         chosen = (np.arange(count) * images // count) + images // (2 * count)

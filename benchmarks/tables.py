@@ -30,8 +30,8 @@ def run_once(
     """Trains with these arguments of `fit` and evaluates, unless that is done.
 
     Args:
-      workdir: of the run.
-      arguments: of `fit`, without the work directory.
+      workdir: the run's.
+      arguments: those of `fit`, without the work directory.
       cores: CPU cores to stay on; None: any.
       evaluation: further arguments of `evaluate`.
 

@@ -14,6 +14,7 @@ from cram_jax.attention.evidence import (
     attended_masks,
     attended_rectangles,
     layer_evidence,
+    mask_dropout_schedule,
     sharpness_schedule,
 )
 from cram_jax.attention.gate import Gate, apply_mask, gate
@@ -122,6 +123,7 @@ __all__ = [
     "layer_evidence",
     "map_extents",
     "mask_areas",
+    "mask_dropout_schedule",
     "mask_equivariance_iou",
     "mask_iou",
     "moving_area",

@@ -75,7 +75,7 @@ def package(name: str, purpose: str) -> Any:
     """Imports a package that not every machine has.
 
     Args:
-      name: of the package.
+      name: the package's.
       purpose: what needs it, as the beginning of the message.
 
     Raises:

@@ -152,7 +152,7 @@ def _feed(trained: Trained, data: DataConfig, batch_size: int) -> Feed:
         trained.config, data=data, batch_size=batch_size, optimizer=optimizer
     )
     experiment = trained.experiment
-    return Feed(config, experiment.task, experiment.inputs.class_names)
+    return Feed(config, experiment.task, experiment.inputs)
 
 
 def evaluate(options: EvaluateConfig) -> int:

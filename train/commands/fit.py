@@ -47,7 +47,7 @@ def fit(config: FitConfig, *, terms: Sequence[Term] = ()) -> int:
         check_batch(config.batch_size, parallel.device_count, parts)
         check_config(config)
         before = earlier_start(config.workdir)
-        feed = Feed(config, make_task(config), before and before.inputs.class_names)
+        feed = Feed(config, make_task(config), before and before.inputs)
         check_inputs(config, feed.inputs)
         experiment = make_experiment(config, feed.inputs, parallel, terms=terms)
         if before is None:  # an older run may go on

@@ -36,7 +36,7 @@ class Predictor:
     """Predicts image after image; one that cannot be used does not stop the others.
 
     Attributes:
-      records: of all images so far, with "error" for those that cannot be used.
+      records: one for each image so far, with "error" where it cannot be used.
       failures: how many those are.
     """
 

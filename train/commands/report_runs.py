@@ -25,7 +25,7 @@ class Run:
     Attributes:
       workdir: that it lies in.
       config: as a plain dict, without the seed.
-      seed: of the run.
+      seed: the run's seed.
       eval: records of evaluation; values that are not finite are left out.
     """
 
@@ -108,8 +108,8 @@ def _finite(record: Record) -> Record:
 def read_runs(workdirs: Iterable[Path]) -> tuple[list[Run], PassedOver]:
     """The runs that can be compared, and a sentence on each entry that cannot.
 
-    Of several runs of one config and one seed the longest counts: a copy is no
-    second seed.
+    Where several runs have one config and one seed, the longest counts: a copy is
+    no second seed.
     """
     runs: list[Run] = []
     passed_over: PassedOver = []

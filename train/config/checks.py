@@ -26,7 +26,7 @@ def require_fields(
     Args:
       section: a config.
       prefix: name of the section, as in its options; "" for the whole config.
-      names: of the fields.
+      names: the fields to check.
       accept: which values are right.
       must: what `accept` asks for, in words that follow "must".
 

@@ -93,7 +93,11 @@ class DataConfig:
 
 
 _RULES = (
-    (("name", "train_split", "eval_split"), str.strip, "not be empty"),
+    (
+        ("name", "train_split", "eval_split"),
+        lambda text: text.strip() != "",
+        "not be empty",
+    ),
     (
         ("train_examples", "eval_examples", "image_size", "threads"),
         lambda value: value >= 1,

@@ -54,7 +54,7 @@ class Difference(NamedTuple):
     """A field that has another value than before; as text "name: old, now new".
 
     Attributes:
-      name: of the field, with its section.
+      name: the field's name, with its section.
       old: value of the run.
       new: value of this start.
     """

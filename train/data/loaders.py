@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -49,17 +49,17 @@ class Feed:
         self,
         config: FitConfig,
         task: RowTruth,
-        class_names: Sequence[str] | None = None,
+        facts: Facts | None = None,
     ):
         """Opens nothing yet.
 
         Args:
-          config: of the run.
+          config: the run's config.
           task: says which truth belongs to an image.
-          class_names: of a run that was trained: labels count in this order. None: the
-            order of the training images.
+          facts: what a run that was trained knows: labels count in its order of classes.
+            None: the order of the training images.
         """
-        self._config, self._task, self._class_names = config, task, class_names
+        self._config, self._task, self._facts = config, task, facts
         self._data = with_source_interpolation(config)
         self._share = Share(jax.process_index(), jax.process_count())
 
@@ -80,9 +80,9 @@ class Feed:
             return self._labelled(load_source(self._data, "eval"), whole=False)
 
     def _labelled(self, source: Source, *, whole: bool) -> Source:
-        if self._class_names is None:
+        if self._facts is None:
             return source
-        return with_classes(source, self._class_names, whole=whole)
+        return with_classes(source, self._facts.class_names, whole=whole)
 
     @cached_property
     def validation_source(self) -> Source | None:

@@ -147,8 +147,8 @@ def eval_batches(
 class BatchIterator(Iterator[Batch]):
     """Training batches from a step on, made ahead by threads or worker processes.
 
-    Its whole state is the number of batches given: `get_state` and `set_state` speak
-    of a plain dict that goes into JSON.
+    Its whole state is the number of batches given: `get_state` and `set_state` take
+    and give a plain dict that goes into JSON.
     """
 
     def __init__(self, batches: _Batches) -> None:

@@ -40,8 +40,8 @@ class TrainBatches:
 
     Attributes:
         rows: makes the rows of chosen images.
-        batch_size: of all processes together.
-        seed: of order and augmentation.
+        batch_size: images of a batch, over all processes.
+        seed: decides order and augmentation.
         own: the rows of the batch that this process gets, one contiguous slice.
     """
 
@@ -92,7 +92,7 @@ class EvalBatches:
 
     Attributes:
         rows: makes the rows of chosen images.
-        batch_size: of all processes together.
+        batch_size: images of a batch, over all processes.
         own: the rows of the batch that this process gets, one contiguous slice.
     """
 

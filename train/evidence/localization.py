@@ -5,10 +5,10 @@ to it (bilinear, each of its pixels where the network looks; see
 `cram_jax.backbones.alignment`), so that layers of all stages are judged alike. With a
 rectangle and a known object (`truth` "rotated", "box" or "mask"):
 
-* `iou`: of the predicted with the true rotated rectangle; where the truth is a box,
-  of the rectangle's axis-aligned hull with the box; where it is a mask, of the filled
-  rectangle with the mask. `corloc`: share of images with at least 0.5.
-* `hull_iou`: of the two axis-aligned hulls.
+* `iou`: the predicted with the true rotated rectangle; where the truth is a box, the
+  rectangle's axis-aligned hull with the box; where it is a mask, the filled rectangle
+  with the mask. `corloc`: share of images with at least 0.5.
+* `hull_iou`: the IoU between the two axis-aligned hulls.
 * `center_error`: pixels of the network's input between the two centres.
 
 For every layer with a mask, position-wise ones included:
@@ -83,8 +83,8 @@ def evidence_on_image(
       network: that the layers are in.
       evidence: as `layer_evidence` gives it; the first number in a layer's
         path is that of its stage. Without a number the size of its mask tells.
-      height: of the images in pixels.
-      width: of the images in pixels.
+      height: the images' height in pixels.
+      width: the images' width in pixels.
 
     Raises:
       ValueError: for a network, or a layer in it, whose place is not known.

@@ -28,7 +28,7 @@ def picture_of(
     Args:
       image: uint8 `[H, W, C]`.
       evidence: fetched, of a batch; see `cram_jax.attention.evidence.layer_evidence`.
-      index: of the image in that batch.
+      index: which image of that batch.
       truth: five numbers of the true rectangle, drawn in white; or None.
     """
     upscale = max(1, _SHOWN_SIDE // max(image.shape[:2]))

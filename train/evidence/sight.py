@@ -134,7 +134,7 @@ def _named(rectangle: np.ndarray) -> dict[str, float]:
 def as_record(sight: Sight) -> dict[str, Any]:
     """Where the network looked, as JSON: the rectangles of its layers.
 
-    Of each of them "view" holds the five numbers in isotropic coordinates of what
+    For each of them, "view" holds the five numbers in isotropic coordinates of what
     the network saw, "pixels" those in pixels of the original file (0 is the left or
     upper edge), "corners" the four (x, y) in those pixels, "area" the share of the
     file's pixels in it, and "covers_picture" whether all of them are.

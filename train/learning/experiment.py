@@ -18,6 +18,7 @@ from train.config.run import FitConfig
 from train.data.facts import Facts
 from train.data.preparation import channel_statistics
 from train.errors import UserError
+from train.learning.budget import budget_terms, check_budget
 from train.learning.devices import Parallel
 from train.learning.loss import sums_shape
 from train.learning.network import (
@@ -102,21 +103,33 @@ class Experiment:
         images = jax.ShapeDtypeStruct((1, *self.inputs.image_shape), "float32")
         return jax.eval_shape(initial, images)
 
-    def initial_state(self, message: Callable[[str], None] | None = None) -> TrainState:
+    def initial_state(self) -> TrainState:
         """The state before the first step, on the devices; a function of the seed.
 
+        Pretrained weights are not in it, see `pretrained_state`.
+        """
+        key, variables = self._key_and_variables()
+        return self._state_of(key, variables)
+
+    def pretrained_state(self, message: Callable[[str], None]) -> TrainState:
+        """The initial state with the pretrained weights that the config names.
+
         Args:
-          message: told what of the pretrained weights was loaded. None: they are not
-            read, which serves where a checkpoint is to replace the state anyway.
+          message: told what was loaded, left over and missing.
 
         Raises:
-          UserError: if the pretrained weights are missing or do not fit.
+          UserError: if the weights are missing or do not fit.
         """
+        key, variables = self._key_and_variables()
+        loaded = load_pretrained(self.config.model, variables, message)
+        return self._state_of(key, loaded)
+
+    def _key_and_variables(self) -> tuple[jax.Array, dict[str, Any]]:
         seed = jax.random.key(self.config.seed, impl=GENERATOR)
         key, model_key = jax.random.split(seed)
-        variables = initial_variables(self.model, model_key, self.inputs.image_shape)
-        if message is not None and self.config.model.pretrained is not None:
-            variables = load_pretrained(self.config.model, variables, message)
+        return key, initial_variables(self.model, model_key, self.inputs.image_shape)
+
+    def _state_of(self, key: jax.Array, variables: dict[str, Any]) -> TrainState:
         state = create_state(
             variables,
             self.optimizer,
@@ -159,6 +172,7 @@ def make_experiment(
             "equivariance.weight needs a layer with a rectangle, and"
             f" model.attention is {config.model.attention!r}; try rectangular."
         )
+    check_budget(config, layer_evidence(intermediates))
     mean, std = channel_statistics(config.model, inputs.image_shape[-1])
     return Experiment(
         config=config,
@@ -173,5 +187,9 @@ def make_experiment(
         std=std,
         layers=layer_evidence(intermediates),
         task=task,
-        terms=(*configured_terms(config, total_steps), *terms),
+        terms=(
+            *configured_terms(config, total_steps),
+            *budget_terms(config, task, total_steps),
+            *terms,
+        ),
     )

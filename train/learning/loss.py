@@ -21,7 +21,7 @@ from cram_jax.losses.equivariance import mean_of_terms
 from cram_jax.losses.outside import apply_with_outside
 from train.data.collate import empty_rows
 from train.data.preparation import unit_range
-from train.learning import terms
+from train.learning import budget, terms
 from train.learning.optimizer import hold_frozen
 from train.learning.processes import GENERATOR
 from train.learning.terms import Look, Term
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from train.learning.experiment import Experiment
 
 # A sum and its weight; no weight: a sum over the images, whose weight is the batch's.
-Pair = tuple[jax.Array, jax.Array | None]
+Pair = tuple[Any, jax.Array | None]
 
 
 def _keep_convolutions(primitive, *_, **__) -> bool:
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 
-def _forward(experiment: Experiment, params, batch_stats, images, step, key):
+def _forward(experiment: Experiment, params, batch_stats, images, schedule, key, step):
     """Training pass: outputs, those from outside each layer by path, and updates."""
     asking = [term for term in experiment.terms if term.needs_outside]
     settings = {
@@ -53,10 +53,11 @@ def _forward(experiment: Experiment, params, batch_stats, images, step, key):
     def apply(params, batch_stats, images):
         params = hold_frozen(experiment.config.optimizer, params)
         variables = {"params": params, "batch_stats": batch_stats}
-        variables |= experiment.schedule(step)
+        variables |= schedule
         if asking:
             weights = jnp.stack([term.weight(step) for term in asking])
             settings["on"] = jnp.any(weights != 0)
+            settings["mask_only"] = True
             return apply_with_outside(experiment.model, variables, images, **settings)
         outputs, updates = experiment.model.apply(variables, images, **settings)
         return outputs, {}, updates
@@ -75,17 +76,34 @@ def _look(params, batch_stats, part: Batch, experiment: Experiment, step):
         moved, similarities = terms.move_images(moving, part["move_key"], images)
         images = jnp.concatenate([images, moved])
     images, key = experiment.normalise(images), part["dropout_key"][0]
+    schedule = _schedule(experiment, part, step, views=images.shape[0] // count)
     outputs, outside, updates = _forward(
-        experiment, params, batch_stats, images, step, key
+        experiment, params, batch_stats, images, schedule, key, step
     )
     shown = outputs, layer_evidence(updates.get("intermediates") or {})
     first = jax.tree.map(lambda leaf: leaf[:count], shown)
-    second = None, None
-    if moving.moves_images:
-        second = jax.tree.map(lambda leaf: leaf[count:], shown)
+    second = jax.tree.map(lambda leaf: leaf[count:], shown)
     outside = jax.tree.map(lambda leaf: leaf[:count], outside)
-    look = Look(*first, *second, similarities, outside, part, step)
+    look = Look(
+        outputs=first[0],
+        evidence=first[1],
+        moved_outputs=second[0] if moving.moves_images else None,
+        moved_evidence=second[1] if moving.moves_images else None,
+        similarities=similarities,
+        outside=_counted(outside, part["weight"]),
+        batch=part,
+        step=step,
+    )
     return look, updates.get("batch_stats", {})
+
+
+def _schedule(experiment: Experiment, part: Batch, step, *, views: int):
+    """The network's "schedule" collection; an image's views are opened together."""
+    schedule, share = experiment.schedule(step), experiment.config.budget.mask_dropout
+    if share == 0:
+        return schedule
+    opened = jnp.tile(budget.opened_images(share, part["mask_key"]), views)
+    return budget.with_opened(schedule, experiment.layers, opened)
 
 
 def _counted(outputs: Outputs, weight: jax.Array) -> Outputs:
@@ -132,18 +150,24 @@ def _both(own: Pair, also: Pair) -> Pair:
     return own[0] + also[0], own[1] + also[1]
 
 
-def weights_of_means(
+def part_of_totals(
     params, batch_stats, part: Batch, experiment: Experiment, step
-) -> dict[str, jax.Array]:
-    """The weights of all losses that are no mean over the images, by name.
+) -> dict[str, Pair]:
+    """Sums and weights of all losses that are no mean over the images, by name.
 
+    The sums of those whose mean is all that is asked for are None.
     What the network shows may decide them, so a batch in parts is looked at twice. The
     compiler leaves out what lies behind the last thing that they need.
     """
     look, _ = _look(params, batch_stats, part, experiment, step)
     pairs = _task_pairs(experiment, look)
     pairs |= {term.name: _term_pair(term, look) for term in experiment.terms}
-    return {name: weight for name, (_, weight) in pairs.items() if weight is not None}
+    needed = {term.name for term in experiment.terms if term.of_mean is not None}
+    return {
+        name: (value if name in needed else None, weight)
+        for name, (value, weight) in pairs.items()
+        if weight is not None
+    }
 
 
 def part_loss(
@@ -153,19 +177,19 @@ def part_loss(
     experiment: Experiment,
     step,
     total_weight: jax.Array,
-    totals: Mapping[str, jax.Array] | None = None,
+    totals: Mapping[str, Pair] | None = None,
 ):
     """The share of one part of the batch in the loss of the whole batch.
 
     Args:
       params: the network's parameters.
       batch_stats: the network's batch statistics.
-      part: "image", "weight", the task's truth, "move_key" and "dropout_key", all of
-        `[B, ...]`.
+      part: "image", "weight", the task's truth, and the keys "move_key",
+        "dropout_key" and "mask_key", all of `[B, ...]`.
       experiment: what stays fixed.
       step: optimiser steps done.
       total_weight: the weight of all images of all parts and devices.
-      totals: `weights_of_means` over all parts and devices; None where the devices'
+      totals: `part_of_totals` over all parts and devices; None where the devices'
         parts are the only ones.
 
     Returns:
@@ -173,13 +197,15 @@ def part_loss(
     """
     look, batch_stats = _look(params, batch_stats, part, experiment, step)
 
-    def over_images(name: str, pair: Pair) -> jax.Array:
+    def over_images(name: str, pair: Pair, of_mean=None) -> jax.Array:
         """A loss as a sum over images, since that is what the window keeps."""
         value, weight = pair
         if weight is None:
             return value
-        total = totals[name] if totals else experiment.sum_over_devices(weight)
-        return mean_of_terms(value, total) * total_weight
+        whole = totals[name] if totals else experiment.sum_over_devices(pair)
+        if of_mean is not None:
+            return terms.tangent_share(of_mean, pair, whole) * total_weight
+        return mean_of_terms(value, whole[1]) * total_weight
 
     values = {
         name: over_images(name, pair)
@@ -187,7 +213,8 @@ def part_loss(
     }
     loss = functools.reduce(operator.add, values.values())
     for term in experiment.terms:
-        values[term.name] = over_images(term.name, _term_pair(term, look))
+        pair = _term_pair(term, look)
+        values[term.name] = over_images(term.name, pair, term.of_mean)
         loss = loss + term.weight(step) * values[term.name]
     sums = _window_sums(experiment, look, {"loss": loss, **values})
     return loss / total_weight, (batch_stats, jax.lax.stop_gradient(sums))
@@ -211,7 +238,7 @@ def sums_shape(experiment: Experiment) -> Sums:
     variables, facts = experiment.variables_shape(), experiment.inputs
     batch = empty_rows(facts.image_shape, facts.truth, experiment.task, 1)
     keys = jax.random.split(jax.random.key(0, impl=GENERATOR), 1)
-    batch |= {"move_key": keys, "dropout_key": keys}
+    batch |= dict.fromkeys(("move_key", "dropout_key", "mask_key"), keys)
 
     def sums(params, batch_stats, part):
         step, weight = jnp.zeros((), jnp.int32), jnp.ones(())

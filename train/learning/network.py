@@ -61,6 +61,8 @@ def _configured_backbone(config: ModelConfig) -> Callable[..., nn.Module]:
     """Makes the backbone with its attention; see `build_network`."""
     factory = attention_factory(config.attention)
     make = backbone(config.backbone)
+    if config.attention_fill != "zero" and factory is not None:
+        factory = _filling(config.attention, factory, config.attention_fill)
     if config.attention_in_blocks:
         if "attention_in_blocks" not in inspect.signature(make).parameters:
             raise ValueError(
@@ -76,6 +78,21 @@ def _configured_backbone(config: ModelConfig) -> Callable[..., nn.Module]:
         make = functools.partial(make, widths=config.widths)
     stages = config.attention_stages if factory is not None else ()
     return functools.partial(make, attention=factory, attention_stages=stages)
+
+
+def _filling(
+    name: str, factory: Callable[..., nn.Module], fill: str
+) -> Callable[..., nn.Module]:
+    """The factory of a layer whose gate fills what it holds back."""
+    kind = factory
+    while isinstance(kind, functools.partial):
+        kind = kind.func
+    if "fill" not in inspect.signature(kind).parameters:
+        raise ValueError(
+            f"model.attention_fill {fill!r} needs a rectangular or positionwise layer;"
+            f" model.attention is {name!r}."
+        )
+    return functools.partial(factory, fill=fill)
 
 
 def initial_variables(
@@ -101,7 +118,7 @@ def initial_variables(
 def parameter_paths(
     model: nn.Module, image_shape: tuple[int, int, int]
 ) -> tuple[str, ...]:
-    """Of every parameter its path, as the patterns of the optimiser see it."""
+    """The path of every parameter, as the patterns of the optimiser see it."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     return tuple(path_of(path) for path, _ in jax.tree.leaves_with_path(params))
@@ -163,8 +180,8 @@ def load_pretrained(
 ) -> dict[str, Any]:
     """The variables with the pretrained weights of the config in them.
 
-    Attention layers keep their initial values, and so does a head of another number
-    of classes than the file's.
+    Attention layers keep their initial values; so does a head whose number of classes
+    is not the file's.
 
     Args:
       model: names the weights.

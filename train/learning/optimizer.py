@@ -63,7 +63,7 @@ def check_patterns(config: OptimizerConfig, paths: Sequence[str]) -> None:
 
     Args:
       config: with the patterns.
-      paths: of all parameters.
+      paths: those of all parameters.
 
     Raises:
       UserError: for the first pattern that matches no path, with paths that are near.

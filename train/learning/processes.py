@@ -86,7 +86,7 @@ def in_first_process(action: Callable[[], None]) -> None:
     """Runs the action in process 0; if it is refused there, no process goes on.
 
     Raises:
-      UserError: of the action; in the other processes, that it was refused.
+      UserError: the action's; in the other processes, that it was refused.
     """
     refused: UserError | None = None
     if jax.process_index() == 0:

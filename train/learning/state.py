@@ -27,7 +27,7 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32, optimiser steps done.
       params: the network's parameters, float32.
       batch_stats: BatchNorm's running statistics.
-      opt_state: of the optimiser.
+      opt_state: the optimiser's.
       average: moving average of {"params", "batch_stats"}, or {} without one.
       key: uint32 data of the run's random key; never changes, steps fold their
         number into it.
@@ -93,6 +93,7 @@ class Purpose(enum.IntEnum):
 
     MOVEMENT = 1
     DROPOUT = 2
+    MASK_DROPOUT = 3
 
 
 def image_keys(
@@ -101,10 +102,10 @@ def image_keys(
     """One key per image by its place in the global batch, however that is spread.
 
     Args:
-      step_key: of the step, not used for anything else.
+      step_key: the step's, not used for anything else.
       purpose: what the keys are for.
       count: images of the batch, or with `axis_name` of this device's part of it.
-      axis_name: of pmap, or None.
+      axis_name: pmap's axis, or None.
 
     Returns:
       Keys `[count]`.

@@ -2,8 +2,8 @@
 
 The same function serves one device, a sharded jit (`axis_name=None`: the batch is the
 global one) and pmap (`axis_name`: the batch is this device's part, and sums go over
-the axis). Losses are shares of the whole batch's (`loss.py`), so that a plain sum
-of gradients is right in all cases.
+the axis). Losses are shares of the whole batch's (`loss.py`), so that gradients need
+only be summed in all cases.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import jax.numpy as jnp
 import optax
 
 from train.learning.experiment import Experiment
-from train.learning.loss import Batch, part_loss, weights_of_means
+from train.learning.loss import Batch, part_loss, part_of_totals
 from train.learning.state import Purpose, TrainState, image_keys, update_average
 from train.learning.window import NEVER
 from train.tasks.sums import Sums
 
 # Random keys of the images of a batch. Dropout takes that of the first of each part.
-_KEYS = {"move_key": Purpose.MOVEMENT, "dropout_key": Purpose.DROPOUT}
+_KEYS = {
+    "move_key": Purpose.MOVEMENT,
+    "dropout_key": Purpose.DROPOUT,
+    "mask_key": Purpose.MASK_DROPOUT,
+}
 
 
 def _split(batch: Batch, parts: int) -> Batch:
@@ -33,21 +37,19 @@ def _split(batch: Batch, parts: int) -> Batch:
     return jax.tree.map(split, batch)
 
 
-def _total_weights(
-    experiment: Experiment, state: TrainState, parts: Batch
-) -> dict[str, jax.Array]:
-    """`weights_of_means` over all parts and devices."""
+def _totals(experiment: Experiment, state: TrainState, parts: Batch) -> dict[str, Any]:
+    """`part_of_totals` over all parts and devices."""
 
-    def weights(part):
-        return weights_of_means(
+    def in_part(part):
+        return part_of_totals(
             state.params, state.batch_stats, part, experiment, state.step
         )
 
-    shapes = jax.eval_shape(weights, jax.tree.map(lambda leaf: leaf[0], parts))
+    shapes = jax.eval_shape(in_part, jax.tree.map(lambda leaf: leaf[0], parts))
     if not shapes:
         return {}
     total, _ = jax.lax.scan(
-        lambda total, part: (jax.tree.map(jnp.add, total, weights(part)), None),
+        lambda total, part: (jax.tree.map(jnp.add, total, in_part(part)), None),
         _zeros(shapes),
         parts,
     )
@@ -82,7 +84,7 @@ def _gradients(experiment: Experiment, state: TrainState, batch: Batch):
         batch_stats, (gradients, sums) = one_part(state.batch_stats, batch)
     else:
         split = _split(batch, parts)
-        totals = _total_weights(experiment, state, split)
+        totals = _totals(experiment, state, split)
 
         def add_part(carry, part):
             batch_stats, results = one_part(carry[0], part, totals)

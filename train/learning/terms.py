@@ -65,13 +65,43 @@ class Term:
       measure: what it costs in one look.
       weight: its share in the loss by step.
       needs_outside: whether `Look.outside` must be there. It is zeros, and so should
-        the weight be, at steps where the weight is 0.
+        the weight be, at steps where the weight is 0. From outside the mask alone
+        learns; see `cram_jax.losses.second_pass`.
+      of_mean: what becomes of the means of the whole batch before the mean over their
+        shape is taken, each by itself; None: nothing. See `tangent_share`.
     """
 
     name: str
     measure: Callable[[Look], Loss]
     weight: Callable[[jax.Array], jax.Array]
     needs_outside: bool = False
+    of_mean: Callable[[jax.Array], jax.Array] | None = None
+
+
+def tangent_share(
+    of_mean: Callable[[jax.Array], jax.Array],
+    part: tuple[jax.Array, jax.Array],
+    whole: tuple[jax.Array, jax.Array],
+) -> jax.Array:
+    """The share of a part in a function of the whole batch's means.
+
+    The function is replaced by its tangent at those means, which is a sum over the
+    parts: shares add up to its value, and their gradients to its gradient.
+
+    Args:
+      of_mean: from means to losses of the same shape, differentiable.
+      part: sums and weights of the part, of one shape.
+      whole: sums and weights of the whole batch.
+
+    Returns:
+      The share in the mean over the shape, a scalar.
+    """
+    sums, weights = jax.lax.stop_gradient(whole)
+    weights = jnp.where(weights > 0, weights, 1.0)
+    means = sums / weights
+    loss, slope = jax.jvp(of_mean, (means,), (jnp.ones_like(means),))
+    value, weight = part
+    return jnp.mean((slope * value + (loss - slope * means) * weight) / weights)
 
 
 def configured_terms(config: FitConfig, total_steps: int) -> tuple[Term, ...]:

@@ -107,8 +107,8 @@ class Start(NamedTuple):
     """What an earlier start left on record.
 
     Attributes:
-      config: of the run.
-      inputs: of its data set.
+      config: the run's.
+      inputs: what its network takes and gives.
     """
 
     config: FitConfig

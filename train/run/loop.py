@@ -55,7 +55,7 @@ class Loop:
         self.step, self._seconds_before, self._scores = 0, 0.0, {}
         self._validation: dict[str, float] = {}
         if not self._restore() and config.model.pretrained is not None:
-            self.state = experiment.initial_state(display.message)
+            self.state = experiment.pretrained_state(display.message)
         self._batches = feed.train_batches(self.step, parallel.place_batch)
         self._records = None
         if self._is_writer:
@@ -85,7 +85,8 @@ class Loop:
           CannotWriteError: on a full disk.
         """
         output, total = self._config.output, self._experiment.total_steps
-        with self._open(), self._profiler() as profiler:
+        traced = self._config.workdir / layout.PROFILE, self.step, output.profile_steps
+        with self._open(), Profiler(*traced) as profiler:
             while self.step < total:
                 self.state = self._update(self.state, next(self._batches))
                 self.step += 1
@@ -104,26 +105,16 @@ class Loop:
             self._finish()
         return DONE
 
-    def _profiler(self) -> Profiler:
-        steps = self._config.output.profile_steps
-        return Profiler(self._config.workdir / layout.PROFILE, self.step, steps)
-
     def _evaluates(self) -> bool:
-        every = self._config.output.evaluate_every * self._experiment.steps_per_epoch
-        every = max(round(every), 1)
-        return self.step % every == 0 or self.step == self._experiment.total_steps
+        experiment, output = self._experiment, self._config.output
+        due = output.evaluates_at(self.step, experiment.steps_per_epoch)
+        return due or self.step == experiment.total_steps
 
     def _saves(self) -> bool:
-        every = self._config.checkpoint.every_steps
-        if self.step == self._experiment.total_steps or self._evaluates():
-            return True
-        return every is not None and self.step % every == 0
+        return self._evaluates() or self._config.checkpoint.saves_at(self.step)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
-
-    def _epoch(self) -> float:
-        return self.step / self._experiment.steps_per_epoch
 
     def _fetch_window(self) -> dict[str, Any]:
         """The sums since the last record.
@@ -171,16 +162,15 @@ class Loop:
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
         if self._records is not None:
-            about = {"epoch": self._epoch(), "seconds": self._seconds()}
+            epoch = self.step / self._experiment.steps_per_epoch
+            about = {"epoch": epoch, "seconds": self._seconds()}
             self._records.write(kind, self.step, values, **about)
 
     def _evaluate(self) -> None:
         self._fetch_window()
-        variables = self.state.evaluated_variables()
-        step = self.state.step
-        self._scores = self._evaluator.scores(
-            variables, step, self._feed.eval_batches()
-        )
+        variables, step = self.state.evaluated_variables(), self.state.step
+        images = self._feed.eval_batches()
+        self._scores = self._evaluator.scores(variables, step, images)
         self._write("eval", self._scores)
         if (held_out := self._feed.validation_batches()) is not None:
             self._validation = self._evaluator.scores(variables, step, held_out)
@@ -198,8 +188,7 @@ class Loop:
         if self._records is not None and self._config.output.pictures:
             self._draw(self._records)
         # What an evaluation takes is no training speed.
-        self._logged_at = time.monotonic()
-        self._logged_step = self.step
+        self._logged_at, self._logged_step = time.monotonic(), self.step
 
     def _draw(self, records: Records) -> None:
         variables, step = self._experiment.parallel.fetchable(

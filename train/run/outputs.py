@@ -195,7 +195,7 @@ def _checksum(content: bytes) -> str:
 
 
 def _checksum_of(path: Path) -> str | None:
-    """Of a plain file; None for anything else."""
+    """The checksum of a plain file; None for anything else."""
     try:
         if path.is_symlink() or not path.is_file():
             return None

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from cram_jax.drawing.fonts import has_font
+from cram_jax.losses.outside import ignorance_loss
 from cram_jax.numerics import at_least_float32
 from train.config.run import FitConfig
 from train.data.facts import Facts
@@ -79,6 +80,10 @@ class Classification(Task):
         # Without it such a label would cost nothing and be learnt as nothing.
         known = (labels >= 0) & (labels < classes)
         return {"cross_entropy": jnp.where(known, losses, jnp.nan)}
+
+    def ignorance(self, outputs: jax.Array) -> jax.Array:
+        """The divergence from equally likely classes; see `ignorance_loss`."""
+        return ignorance_loss(outputs)
 
     def training_sums(self, outputs: jax.Array, batch: Batch) -> Sums:
         """How many are right."""

@@ -22,6 +22,7 @@ from cram_jax.geometry.similarity import Similarity
 from train.data.facts import Facts
 from train.data.sources.base import DatasetInfo, Example
 from train.data.views import View
+from train.errors import UserError
 from train.tasks.sums import Sums
 
 Batch = Mapping[str, Any]
@@ -76,6 +77,7 @@ class Task(abc.ABC):
         Raises:
           WrongLabelError: says what is wrong, and with which image.
         """
+        del example, info, name
 
     @abc.abstractmethod
     def mirrored(self, truth: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -104,6 +106,18 @@ class Task(abc.ABC):
         """The batch of the same images, each moved by its similarity `[B]`."""
         del similarities
         return batch
+
+    def ignorance(self, outputs: Outputs) -> jax.Array:
+        """How far outputs are from saying "I do not know", `[B]`, at least 0.
+
+        Raises:
+          UserError: for a task that has no such measure.
+        """
+        del outputs
+        raise UserError(
+            f"The task {self.name!r} cannot say how much its outputs know, so it has no"
+            " loss of what lies outside a mask; leave budget.outside out."
+        )
 
     def training_sums(self, outputs: Outputs, batch: Batch) -> Sums:
         """Cheap weighted sums over the images; their means are recorded by name."""

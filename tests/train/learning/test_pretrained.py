@@ -66,7 +66,7 @@ def test_a_run_starts_from_the_file_but_for_attention_and_a_new_head(tmp_path):
     experiment = experiment_with(tmp_path / "bare.safetensors")
     messages = []
     fresh = flat(experiment.initial_state().params)
-    started = experiment.initial_state(messages.append)
+    started = experiment.pretrained_state(messages.append)
     statistics = flat(variables["batch_stats"])
     for name, value in flat(started.batch_stats).items():
         assert_close(value, statistics[name])
@@ -85,7 +85,7 @@ def test_a_head_of_as_many_classes_is_loaded(tmp_path):
     variables = write_weights(tmp_path / "bare.safetensors", classes=3)
     experiment = experiment_with(tmp_path / "bare.safetensors")
     messages = []
-    params = experiment.initial_state(messages.append).params
+    params = experiment.pretrained_state(messages.append).params
     head = variables["params"]["head"]["dense"]
     assert_close(params["head"]["dense"]["kernel"], head["kernel"])
     assert "head/" not in messages[0]
@@ -95,11 +95,11 @@ def test_weights_that_do_not_fit_are_refused_with_the_first_names(tmp_path):
     write_weights(tmp_path / "wide.safetensors", widths=(5, 4, 4))
     experiment = experiment_with(tmp_path / "wide.safetensors")
     with pytest.raises(UserError, match=r"! stage1_conv1\.\S+ has shape"):
-        experiment.initial_state(print)
+        experiment.pretrained_state(print)
     experiment = experiment_with(tmp_path / "absent.safetensors")
     with pytest.raises(UserError, match="There is no weights file"):
-        experiment.initial_state(print)
-    with pytest.raises(ValueError, match="fit the backbone resnet18; got 'eff"):
+        experiment.pretrained_state(print)
+    with pytest.raises(ValueError, match="fit the backbone resnet18, got 'eff"):
         ModelConfig(backbone="resnet18", pretrained="efficientnet-lite0")
 
 
@@ -128,7 +128,7 @@ def stepped(experiment, steps=1):
 def test_frozen_statistics_stay_and_are_used(tmp_path, frozen):
     write_weights(tmp_path / "bare.safetensors")
     experiment = experiment_with(tmp_path / "bare.safetensors", freeze_norm=frozen)
-    before = experiment.initial_state(print)
+    before = experiment.pretrained_state(print)
     batch = random_batch(0, 8)
     after = jax.jit(functools.partial(train_step, experiment))(before, batch)
     old, new = flat(before.batch_stats), flat(after.batch_stats)

@@ -83,7 +83,7 @@ def test_of_equal_logits_the_first_class_is_the_prediction():
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf, [0.0, np.nan, 0.0], -np.inf])
 def test_logits_that_are_no_numbers_are_wrong_and_counted(spoilt):
-    logits = np.float32([[3, 0, 0], [0, 3, 0], [0, 0, 3]])
+    logits = 3 * np.eye(3, dtype=np.float32)
     logits[0] = spoilt
     scores = scores_of(logits, np.array([0, 1, 2]))
     assert scores["accuracy"] == pytest.approx(2 / 3)
@@ -95,7 +95,9 @@ def test_logits_that_are_no_numbers_are_wrong_and_counted(spoilt):
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_that_is_no_class_is_never_right(label):
-    scores = scores_of(np.float32([[0, 0, 3], [0, 3, 0]]), np.array([label, 1]))
+    scores = scores_of(
+        np.array([[0, 0, 3], [0, 3, 0]], np.float32), np.array([label, 1])
+    )
     assert scores["accuracy"] == 0.5
     assert scores["images_not_finite"] == 1
 

@@ -51,9 +51,9 @@ def hold_out(
     """Positions of the images that stay, and of those that are held out, in order.
 
     Args:
-        names: of each image; the hash is taken of them.
-        labels: of each image.
-        share: of each class, in (0, 1). A class of one image keeps it.
+        names: one for each image; the hash is taken of them.
+        labels: one for each image.
+        share: part of each class, in (0, 1). A class of one image keeps it.
 
     Raises:
         ValueError: no class has two images.

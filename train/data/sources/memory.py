@@ -24,7 +24,7 @@ class MemorySource:
     """Decoded images; made by `load_into_memory`.
 
     Attributes:
-        info: of the source that was read.
+        info: what is known of the source that was read.
         examples: decoded, or for an image that could not be the sentence that says so.
     """
 

@@ -53,9 +53,9 @@ def read_checked(
     """Leaves by path as they were saved, and the record; checked.
 
     Args:
-      manager: of the directory.
-      step: of the checkpoint.
-      parts: of the state (`params`, ...); None: all.
+      manager: the directory's.
+      step: which checkpoint.
+      parts: which parts of the state (`params`, ...); None: all.
 
     Raises:
       DamagedError: if a file is missing, cut short or altered.

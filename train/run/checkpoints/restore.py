@@ -35,7 +35,7 @@ class Trained:
 
     @property
     def config(self) -> FitConfig:
-        """Of the run."""
+        """The run's config."""
         return self.experiment.config
 
 
@@ -76,7 +76,7 @@ def restore_trained(workdir: Path, checkpoint: str, parallel: JitParallel) -> Tr
     """Restores a network from the work directory of its run.
 
     Args:
-      workdir: of the run.
+      workdir: the run's.
       checkpoint: "latest", "best", or the number of a step.
       parallel: the devices to put it on.
 

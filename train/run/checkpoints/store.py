@@ -81,15 +81,14 @@ class Checkpoints:
             create=not read_only,
             read_only=read_only,
         )
-        handlers = {
-            "state": ocp.PyTreeCheckpointHandler(),
-            "record": ocp.JsonCheckpointHandler(),
-        }
         self._safe_path = SafePath(workdir)
         self._manager = ocp.CheckpointManager(
             self._safe_path.path / layout.CHECKPOINTS,
             options=options,
-            item_handlers=handlers,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "record": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def steps(self) -> list[int]:
@@ -173,7 +172,7 @@ class Checkpoints:
         """The state and record of a step, checked.
 
         Args:
-          step: of the checkpoint.
+          step: which checkpoint.
           like: the wanted state, or the wanted parts of one; leaves have shape and
             dtype.
           parts: names of those parts; None: `like` is a whole state.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +54,7 @@ def read_boxes(config: DataConfig, root: Path, images: Sequence[str]) -> dict[st
         raise ValueError(f"{file} must be UTF-8 text: {error}.") from error
     except csv.Error as error:
         raise ValueError(f"{file} must be a CSV file: {error}.") from error
-    known: dict[str, str] = {}
-    for image in images:
-        other = known.setdefault(normal_path(image), image)
-        if other != image and normal_path(image) in boxes:
-            raise ValueError(
-                f"{file} has one box for two images whose paths read alike, "
-                f"{other!a} and {image!a}; rename one."
-            )
+    known = _normal_paths(file, images, boxes)
     unknown = [path for path in boxes if path not in known]
     if unknown:
         sentence = (
@@ -74,6 +67,21 @@ def read_boxes(config: DataConfig, root: Path, images: Sequence[str]) -> dict[st
             raise ValueError(f"{sentence} --data.on-bad-image skip goes on without.")
         name_skipped(sentence)
     return {path: box for path, box in boxes.items() if path in known}
+
+
+def _normal_paths(
+    file: Path, images: Sequence[str], boxes: Mapping[str, Box]
+) -> set[str]:
+    """Normal paths of all images; refuses a box that may be of two of them."""
+    known: dict[str, str] = {}
+    for image in images:
+        other = known.setdefault(normal_path(image), image)
+        if other != image and normal_path(image) in boxes:
+            raise ValueError(
+                f"{file} has one box for two images whose paths read alike, "
+                f"{other!a} and {image!a}; rename one."
+            )
+    return set(known)
 
 
 def normal_path(path: str) -> str:

@@ -37,8 +37,8 @@ class FolderSource:
     Attributes:
         info: what is known without decoding.
         root: the folder.
-        paths: of each image, relative to `root`.
-        labels: of each image.
+        paths: one for each image, relative to `root`.
+        labels: one for each image.
         boxes: by normal path; empty where the folder has no boxes file.
         masks: by path; empty where the folder has no masks.
     """

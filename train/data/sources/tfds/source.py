@@ -115,7 +115,7 @@ def from_builder(
     """A split of the set of a TFDS builder; see `open_tfds`.
 
     Args:
-        builder: of the set.
+        builder: the set's.
         config: says what is held out, and what messages call the set.
         split: its split, or `HELD_OUT`.
         max_examples: the first so many (TFDS stores examples in random order).
