@@ -69,7 +69,10 @@ def measured_yardsticks(
         "rows": yardstick_scores(look, batches, truth, choices),
     }
     if choices is not None:
-        found["constant_box"] = choices.constant_box.tolist()
+        found["constant_boxes"] = {
+            "box": choices.constant_box.tolist(),
+            "region": choices.constant_region.tolist(),
+        }
         found["thresholds"] = {
             name: {"box": cut[0], "region": cut[1]}
             for name, cut in choices.thresholds.items()
@@ -113,7 +116,8 @@ def yardsticks_table(found: Mapping[str, Any], title: str) -> Table:
         caption=" ".join([_LEGEND, _chosen(found)]),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
+        padding=0,
+        show_edge=False,
     )
     table.add_column("where is it?")
     for head in columns:

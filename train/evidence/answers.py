@@ -122,7 +122,9 @@ def answers_of(
     yield WHOLE, whole
     yield CENTER, Answer(point=whole.point)
     if choices is not None:
-        yield CONSTANT, jax.device_get(rectangles(same(choices.constant_box)))
+        constant = jax.device_get(rectangles(same(choices.constant_region)))
+        boxes = np.tile(choices.constant_box, (count, 1))
+        yield CONSTANT, constant._replace(box=boxes)
     yield ORACLE, jax.device_get(rectangles(_oracle(dict(batch), truth)))
     for name, values in maps_of(shown):
         cut = choices.thresholds.get(name) if choices is not None else None

@@ -2,8 +2,8 @@
 
 A map is cut at two thresholds: one for its box (the most boxes right, on average over
 the IoUs 0.3, 0.5 and 0.7), one for its region (the largest mean IoU with the object's
-mask). A constant box is the one, of those made of quantiles of the true edges, that is
-right most often. None of them has seen an image it is scored on.
+mask). A constant box is chosen twice by the same measures, of all boxes made of
+quantiles of the true edges. None of them has seen an image it is scored on.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ class Choices:
     Attributes:
       images: how many there were with a known object.
       thresholds: for the box and for the region of each map, by the name of its row.
-      constant_box: `[4]` in pixels of the network's input.
+      constant_box: `[4]` in pixels of the network's input, for its box.
+      constant_region: the same for its region.
     """
 
     images: int
     thresholds: Mapping[str, tuple[float, float]]
     constant_box: np.ndarray
+    constant_region: np.ndarray
 
 
 def threshold_values(
@@ -78,15 +80,35 @@ def best_thresholds(values: np.ndarray) -> tuple[float, float]:
     return best[0], best[1]
 
 
-def best_constant_box(boxes: np.ndarray) -> np.ndarray:
-    """The one box `[4]` that is right for most of the boxes `[N, 4]`.
+def constant_candidates(boxes: np.ndarray) -> np.ndarray:
+    """Boxes `[K, 4]` of whole pixels: all quantiles of each edge of `[N, 4]`."""
+    edges = np.rint(np.quantile(boxes, _QUANTILES, axis=0)).T
+    return np.unique(list(itertools.product(*edges)), axis=0)
 
-    Right is a mean over `BOX_IOUS`; the mean IoU decides between equally good ones.
+
+def constant_values(
+    candidates: np.ndarray, boxes: np.ndarray, regions: np.ndarray
+) -> np.ndarray:
+    """What each of K boxes is worth: sums over images, `[K, 2]`.
+
+    Args:
+      candidates: `[K, 4]`, whole pixels inside the picture.
+      boxes: `[N, 4]`, the objects'.
+      regions: bool `[N, H, W]`, the objects'.
+
+    Returns:
+      As `threshold_values`; the mean IoU decides between boxes equally often right.
     """
-    edges = np.quantile(boxes, _QUANTILES, axis=0).T
-    candidates = np.array(list(itertools.product(*edges)))
-    worth = np.zeros(len(candidates))
-    for box in boxes:
+    left, top, right, bottom = candidates.astype(int).T
+    area = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+    worth = np.zeros((len(candidates), 2))
+    for box, region in zip(boxes, regions, strict=True):
         iou = box_iou(candidates, box)
-        worth += right_boxes(iou) + 1e-3 * iou
-    return candidates[np.argmax(worth)]
+        # Pixels of the object above and to the left of each corner.
+        sums = np.pad(np.cumsum(np.cumsum(region, 0), 1), ((1, 0), (1, 0)))
+        shared = sums[bottom, right] - sums[top, right]
+        shared = shared - sums[bottom, left] + sums[top, left]
+        shared = np.where(area > 0, shared, 0)
+        overlap = shared / np.maximum(area + region.sum() - shared, 1)
+        worth += np.stack([right_boxes(iou) + 1e-3 * iou, overlap], axis=1)
+    return worth

@@ -47,8 +47,9 @@ from train.evidence.box_accuracy import (
 )
 from train.evidence.choices import (
     Choices,
-    best_constant_box,
     best_thresholds,
+    constant_candidates,
+    constant_values,
     threshold_values,
 )
 from train.tasks.sums import finite_record
@@ -69,18 +70,22 @@ def choose(look: Look, batches: Iterable[Batch], truth: str) -> Choices | None:
       None if no object is known.
     """
     worth: dict[str, Any] = {}
-    boxes = []
+    known_objects: list[Objects] = []
     for batch in batches:
         objects, known = objects_of(batch, truth)
         for name, values in maps_of(look(batch)):
             found = threshold_values(values[known], *objects)
             worth[name] = worth.get(name, 0) + found
-        boxes.append(objects.box)
-    true_boxes = np.concatenate(boxes) if boxes else np.zeros((0, 4))
-    if not len(true_boxes):
+        known_objects.append(objects)
+    images = sum(len(objects.box) for objects in known_objects)
+    if not images:
         return None
     thresholds = {name: best_thresholds(found) for name, found in worth.items()}
-    return Choices(len(true_boxes), thresholds, best_constant_box(true_boxes))
+    boxes = np.concatenate([objects.box for objects in known_objects])
+    candidates = constant_candidates(boxes)
+    values = sum(constant_values(candidates, *objects) for objects in known_objects)
+    best = candidates[np.argmax(values, axis=0)]
+    return Choices(images, thresholds, constant_box=best[0], constant_region=best[1])
 
 
 def yardstick_scores(

@@ -16,8 +16,9 @@ from train.evidence.box_accuracy import (
 )
 from train.evidence.choices import (
     THRESHOLDS,
-    best_constant_box,
     best_thresholds,
+    constant_candidates,
+    constant_values,
     threshold_values,
 )
 
@@ -134,14 +135,30 @@ def test_thresholds_hardly_depend_on_the_stride_of_large_maps():
     np.testing.assert_allclose(threshold_values(large, 10 * boxes, regions), once)
 
 
-def test_the_constant_box_beats_the_mean_box_and_the_whole_image():
+def test_the_constant_box_is_right_most_often():
     boxes = np.concatenate(
         [
             np.array([10, 10, 50, 50]) + RNG.integers(-3, 4, (30, 4)),
             np.array([60, 60, 90, 90]) + RNG.integers(-3, 4, (10, 4)),
         ]
     )
-    found = best_constant_box(boxes)
-    assert np.mean(box_iou(found, boxes) >= 0.5) == 0.75
+    regions = np.stack([filled(box, side=96) for box in boxes])
+    candidates = constant_candidates(boxes)
+    best = candidates[constant_values(candidates, boxes, regions).argmax(axis=0)]
+    for box in best:
+        assert np.mean(box_iou(box, boxes) >= 0.5) == 0.75
     assert np.mean(box_iou(boxes.mean(axis=0), boxes) >= 0.5) < 0.75
-    np.testing.assert_array_equal(best_constant_box(boxes[:1]), boxes[0])
+
+
+def test_values_of_constant_boxes_are_counted_pixels_and_polygons():
+    regions = RNG.random((3, 20, 20)) < 0.3
+    boxes = region_boxes(regions & filled((2, 3, 14, 15)))
+    candidates = constant_candidates(boxes)
+    candidates = np.concatenate([candidates, [[5, 5, 5, 9], [9, 2, 4, 8]]])
+    values = constant_values(candidates, boxes, regions)
+    for candidate, value in zip(candidates, values, strict=True):
+        inside = filled(candidate.astype(int))
+        assert value[1] == pytest.approx(region_iou(inside, regions).sum())
+        iou = box_iou(candidate, boxes)
+        hits = [iou >= least for least in (0.3, 0.5, 0.7)]
+        assert value[0] == pytest.approx(np.sum(hits) / 3 + 1e-3 * iou.sum())
