@@ -64,11 +64,18 @@ def activation_map(maps: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def unit_map(maps: jax.Array) -> jax.Array:
-    """Each map `[..., H, W]` stretched from 0 to 1; a constant one becomes 0."""
+    """Each map `[..., H, W]` stretched from 0 to 1; a constant one becomes 0.
+
+    Constant is what differs by rounding alone, of the map or of its resizing: stretched
+    it would be a map of noise.
+    """
     maps = at_least_float32(maps)
     low = jnp.min(maps, axis=(-2, -1), keepdims=True)
-    span = jnp.max(maps, axis=(-2, -1), keepdims=True) - low
-    return jnp.where(span > 0, (maps - low) / jnp.where(span > 0, span, 1.0), 0.0)
+    high = jnp.max(maps, axis=(-2, -1), keepdims=True)
+    span = high - low
+    rounding = 8 * jnp.finfo(maps.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
+    varies = span > rounding
+    return jnp.where(varies, (maps - low) / jnp.where(varies, span, 1.0), 0.0)
 
 
 def map_on_pixels(

@@ -16,6 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from train.commands.options import EvaluateConfig
+from train.commands.yardsticks import (
+    YARDSTICKS,
+    measured_yardsticks,
+    yardsticks_table,
+)
 from train.config.data import DataConfig
 from train.config.places import folder_of
 from train.config.run import FitConfig
@@ -89,7 +94,7 @@ def _same_images(data: DataConfig) -> bool:
 
 def _key(split: str) -> str:
     """Name of a split's scores in the file, where two names have another meaning."""
-    return f"{split}_split" if split in ("step", "equivariance") else split
+    return f"{split}_split" if split in ("step", "equivariance", YARDSTICKS) else split
 
 
 def _equivariance(
@@ -140,6 +145,16 @@ def _data_now(config: FitConfig, options: EvaluateConfig) -> DataConfig:
     return data
 
 
+def _feed(trained: Trained, data: DataConfig, batch_size: int) -> Feed:
+    """The images to score, as the network takes them, with its classes."""
+    optimizer = dataclasses.replace(trained.config.optimizer, accumulate=1)
+    config = dataclasses.replace(
+        trained.config, data=data, batch_size=batch_size, optimizer=optimizer
+    )
+    experiment = trained.experiment
+    return Feed(config, experiment.task, experiment.inputs)
+
+
 def evaluate(options: EvaluateConfig) -> int:
     """Scores a checkpoint; prints a table, writes WORKDIR/evaluation.json.
 
@@ -155,16 +170,7 @@ def evaluate(options: EvaluateConfig) -> int:
     parallel = evaluation_parallel(batch_size)
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
     data = _data_now(config, options)
-    feed = Feed(
-        dataclasses.replace(
-            config,
-            data=data,
-            batch_size=batch_size,
-            optimizer=dataclasses.replace(config.optimizer, accumulate=1),
-        ),
-        trained.experiment.task,
-        trained.experiment.inputs,
-    )
+    feed = _feed(trained, data, batch_size)
     truth = feed.eval_source.info.truth
     inputs = dataclasses.replace(trained.experiment.inputs, truth=truth)
     experiment = dataclasses.replace(trained.experiment, inputs=inputs)
@@ -185,5 +191,11 @@ def evaluate(options: EvaluateConfig) -> int:
         result[split] = scores
         title = f"{options.workdir}, step {int(trained.step)}: {split}"
         console.print(scores_table(scores, title))
+        if split == main and options.yardsticks and truth != "none":
+            found = measured_yardsticks(
+                experiment, trained.variables, trained.step, feed, batches, parallel
+            )
+            result[YARDSTICKS] = found
+            console.print(yardsticks_table(found, f"{main}, beside yardsticks"))
     outputs.write_json(layout.EVALUATION, result)
     return DONE

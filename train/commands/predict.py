@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from cram_jax.drawing import image_grid
 from train.commands.image_files import Found, find_images
 from train.commands.options import PredictConfig
 from train.data.preparation import with_source_interpolation
@@ -20,7 +21,7 @@ from train.errors import DONE, WRONG_USE, UserError
 from train.evidence.sight import NoAnswerError, Sight, area_lines, as_record, see
 from train.evidence.sight_picture import draw_sight
 from train.learning.devices import JitParallel
-from train.learning.evaluator import observe
+from train.learning.evaluator import explain_prediction, observe
 from train.printing import printable, say
 from train.run import layout
 from train.run.checkpoints.restore import Trained, restore_trained
@@ -28,6 +29,7 @@ from train.run.outputs import Outputs
 from train.run.workdir import load_config
 
 _COMMAND = "predict"
+_CAM_CAPTION = "class activation map"
 
 
 class Predictor:
@@ -38,12 +40,16 @@ class Predictor:
       failures: how many those are.
     """
 
-    def __init__(self, trained: Trained, outputs: Outputs):
+    def __init__(self, trained: Trained, outputs: Outputs, *, cam: bool = False):
         """Compiles nothing yet.
 
         Args:
           trained: the network.
           outputs: where the pictures go.
+          cam: draw the class activation map of the predicted class, too.
+
+        Raises:
+          UserError: for `cam`, if the task has no classes.
         """
         self.records: list[dict[str, Any]] = []
         self.failures = 0
@@ -53,6 +59,10 @@ class Predictor:
         self._data = with_source_interpolation(trained.config)
         of_run = trained.experiment, trained.variables, trained.step
         self._look = jax.jit(partial(observe, *of_run))
+        self._explain = jax.jit(partial(explain_prediction, *of_run)) if cam else None
+        if self._explain is not None:
+            shape = (1, *trained.experiment.inputs.image_shape)
+            jax.eval_shape(self._explain, jax.ShapeDtypeStruct(shape, np.uint8))
 
     def predict(self, file: Path) -> None:
         """Writes the picture of one image and prints its line."""
@@ -88,6 +98,11 @@ class Predictor:
 
         name = self._outputs.free_name(file.stem, layout.PREDICTION_ENDING, self._taken)
         picture = draw_sight(sight, image, caption.text, draw)
+        if self._explain is not None:
+            facts = self._trained.experiment.inputs
+            _, cam = see(self._explain, image, facts.image_shape, self._data)
+            beside = draw_sight(cam, image, _CAM_CAPTION)
+            picture = image_grid([picture, beside], columns=2)
         return self._outputs.write(name, _png(picture))
 
     def fail(self, file: Path, reason: str) -> None:
@@ -122,7 +137,7 @@ def predict(options: PredictConfig) -> int:
         raise UserError(_no_image(found))
     parallel = JitParallel(jax.local_devices()[:1])
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
-    predictor = Predictor(trained, outputs)
+    predictor = Predictor(trained, outputs, cam=options.cam)
     for note in found.notes:
         say(note)
     try:

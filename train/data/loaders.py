@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from train.config.run import FitConfig
-from train.data.collate import RowTruth
+from train.data.collate import RowMaker, RowTruth
 from train.data.facts import Facts
 from train.data.labels import with_classes
 from train.data.pipeline import (
@@ -19,6 +19,7 @@ from train.data.pipeline import (
     EvalIterable,
     Share,
     eval_batches,
+    evaluates_held_out,
     input_shape,
     load_source,
     train_batches,
@@ -93,6 +94,12 @@ class Feed:
             return self._labelled(source, whole=False)
 
     @cached_property
+    def evaluates_held_out(self) -> bool:
+        """Whether the evaluation images are the held-out ones; raises as they do."""
+        with _named_errors():
+            return evaluates_held_out(self._data)
+
+    @cached_property
     def inputs(self) -> Facts:
         """Shape and meaning of the images.
 
@@ -146,6 +153,32 @@ class Feed:
     def validation_batches(self) -> EvalIterable | None:
         """All held-out images once, seen as in evaluation; None if there are none."""
         return self._validation
+
+    def held_out_sample(self, count: int) -> Iterator[Batch] | None:
+        """At most `count` held-out images from all over their set, in padded batches.
+
+        None if nothing is held out.
+
+        Raises:
+          UserError: when called or iterated, if the images are not there or broken.
+        """
+        batches, source = self.validation_batches(), self.validation_source
+        if batches is None or source is None:
+            return None
+        count = min(count, len(source))
+        chosen = np.arange(count) * len(source) // count
+        return self._padded(batches.rows, chosen)
+
+    def _padded(self, rows: RowMaker, chosen: np.ndarray) -> Iterator[Batch]:
+        size = self._config.batch_size
+        for first in range(0, len(chosen), size):
+            indices = chosen[first : first + size]
+            padding = size - len(indices)
+            indices = np.pad(indices, (0, padding), "edge")
+            with _named_errors():
+                batch = rows(indices, np.zeros(size, bool))
+            batch["weight"][size - padding :] = 0
+            yield batch
 
     def train_images(self) -> EvalIterable:
         """All training images once, seen as in evaluation."""

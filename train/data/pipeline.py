@@ -28,6 +28,7 @@ __all__ = [
     "EvalIterable",
     "Share",
     "eval_batches",
+    "evaluates_held_out",
     "input_shape",
     "load_source",
     "train_batches",
@@ -88,6 +89,17 @@ def _open_eval(config: DataConfig) -> Source:
                 " evaluated: scores of the best checkpoint, which they choose, flatter."
             )
         return source
+
+
+def evaluates_held_out(config: DataConfig) -> bool:
+    """Whether `load_source(config, "eval")` gives the held-out training images."""
+    if config.eval_split == HELD_OUT or config.validation == 0:
+        return config.validation > 0
+    try:
+        open_source(config, config.eval_split)
+    except NoSplitError:
+        return True
+    return False
 
 
 def train_batches(

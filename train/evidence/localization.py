@@ -122,7 +122,8 @@ def _hull_iou(a: Rectangle, b: Rectangle) -> jax.Array:
     )
 
 
-def _object_mask(batch: Mapping[str, Any], truth: Rectangle) -> jax.Array:
+def object_mask(batch: Mapping[str, Any], truth: Rectangle) -> jax.Array:
+    """The objects of a batch as bool `[B, H, W]`; without masks the filled `truth`."""
     height, width = batch["image"].shape[1:3]
     if "object_mask" in batch:
         return batch["object_mask"] > 0
@@ -199,7 +200,7 @@ def localization_sums(
     if truth == "none":
         return sums
     true = Rectangle.from_array(batch["rectangle"])
-    target = _object_mask(batch, true)
+    target = object_mask(batch, true)
     scores = _mask_scores(layer["mask"], target)
     if "rectangle" in layer:
         found = jax.tree.map(at_least_float32, layer["rectangle"])

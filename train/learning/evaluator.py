@@ -10,8 +10,10 @@ import jax
 import numpy as np
 
 from cram_jax.attention.evidence import layer_evidence
+from cram_jax.explain import class_activation_maps, grad_cam
 from train.data.preparation import unit_range
 from train.errors import UserError
+from train.evidence.answers import Shown
 from train.evidence.localization import (
     evidence_on_image,
     localization_record,
@@ -56,6 +58,60 @@ def shown_by(
     """A function from uint8 images to what the layers show, on their own maps."""
     look = partial(observe, experiment, variables, step, on_image=False)
     return lambda images: look(images)[1]
+
+
+def explain(
+    experiment: Experiment, variables: Variables, step: jax.Array, batch: Batch
+) -> Shown:
+    """What the layers and class activation maps of a network show of a batch.
+
+    Grad-CAM is of the true class only: behind global pooling and one dense layer it is
+    the positive part of the class activation map.
+    """
+    outputs, layers = observe(experiment, variables, step, batch["image"])
+    classes = experiment.task.explained(outputs, batch)
+    images = experiment.normalise(unit_range(batch["image"]))
+    given = {**variables, **experiment.schedule(step)}
+    maps, correct = {}, None
+    for name, of_images in classes.items():
+        found = class_activation_maps(experiment.model, given, images, of_images)
+        maps[f"CAM, {name}"] = found.on_image
+    if "true class" in classes:
+        true = classes["true class"]
+        found = grad_cam(experiment.model, given, images, true)
+        maps["Grad-CAM, true class"] = found.on_image
+        correct = classes["predicted class"] == true
+    return Shown(layers, maps, correct)
+
+
+def explain_prediction(
+    experiment: Experiment, variables: Variables, step: jax.Array, images: jax.Array
+) -> tuple[Any, dict[str, dict[str, jax.Array]]]:
+    """Outputs, and the class activation map of the predicted class as a mask.
+
+    Args:
+      experiment: whose task has classes.
+      variables: of its network.
+      step: it decides the sharpness.
+      images: uint8 `[B, H, W, C]`.
+
+    Raises:
+      UserError: if the task's outputs are no classes.
+    """
+    outputs, _ = observe(experiment, variables, step, images, on_image=False)
+    classes = experiment.task.explained(outputs, {})
+    if "predicted class" not in classes:
+        raise UserError(
+            "Class activation maps need a task whose outputs are classes; this run's"
+            f" task is {experiment.task.name!r}."
+        )
+    found = class_activation_maps(
+        experiment.model,
+        {**variables, **experiment.schedule(step)},
+        experiment.normalise(unit_range(images)),
+        classes["predicted class"],
+    )
+    return outputs, {"class activation map": {"mask": found.on_image}}
 
 
 def eval_step(

@@ -131,6 +131,11 @@ class Classification(Task):
             name = number
         return Caption(f"{name} {prediction['probability']:.0%}", note)
 
+    def explained(self, outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """The true class first, where it is known, and the likeliest one."""
+        classes = {"true class": batch["label"]} if "label" in batch else {}
+        return classes | {"predicted class": jnp.argmax(outputs, axis=-1)}
+
 
 def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """How many classes a network puts before the label; of equal ones the first leads.

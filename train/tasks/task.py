@@ -163,6 +163,15 @@ class Task(abc.ABC):
     def caption(self, prediction: Mapping[str, Any]) -> Caption:
         """A prediction in a few words, for its picture."""
 
+    def explained(self, outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
+        """Which output a class activation map is to explain, int `[B]`, by name.
+
+        Names are "predicted class" and, where the batch has the truth, "true class".
+        It is empty for tasks whose outputs are no logits `[B, classes]`.
+        """
+        del outputs, batch
+        return {}
+
     def draw(
         self, picture: np.ndarray, prediction: Mapping[str, Any], scale: float
     ) -> np.ndarray:

@@ -17,7 +17,7 @@ from scipy import ndimage
 import cram_jax
 from cram_jax import PositionwiseAttention, explain
 from cram_jax.backbones import backbone
-from cram_jax.backbones.alignment import mask_on_image, stage_grids
+from cram_jax.backbones.alignment import Grid, mask_on_image, stage_grids
 from tests.checks import assert_close, assert_tree_finite
 
 CLASSES = 5
@@ -334,3 +334,14 @@ def test_other_mistakes_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_a_constant_map_stays_one_when_it_is_put_on_pixels():
+    grids = (Grid(1, 8, 5.3), Grid(1, 8, 5.3))
+    for value in (0.1, -3.3, 1e-9, 1e9):
+        constant = jnp.full((1, 1, 1), value)
+        for where in (None, grids):
+            on_pixels = explain.map_on_pixels(constant, 13, 11, where)
+            assert not explain.unit_map(on_pixels).any()
+    little = jnp.array([[[1.0, 1.0 + 1e-5]]])
+    np.testing.assert_array_equal(explain.unit_map(little), [[[0.0, 1.0]]])

@@ -183,10 +183,10 @@ def test_names_of_any_bytes_and_lengths(finished, tmp_path, capsys):
     assert "caf\\xe9.png: " in out
 
 
-def untrained(monkeypatch, channels=3, class_names=CLASSES, **model):
+def untrained(monkeypatch, channels=3, class_names=CLASSES, side=12, **model):
     """Has `predict` restore a network before its first step instead of a run's."""
     inputs = dataclasses.replace(
-        INPUTS, image_shape=(12, 12, channels), class_names=class_names
+        INPUTS, image_shape=(side, side, channels), class_names=class_names
     )
     config = dataclasses.replace(
         tiny_config(), model=ModelConfig(widths=(4, 4, 4), **model)
@@ -234,6 +234,55 @@ def test_every_network_gives_a_picture_with_the_class_on_it(
     with Image.open(tmp_path / "out" / "rgb-rectangle.png") as picture:
         colours = np.asarray(picture).astype(int)[40:]
     assert np.abs(colours[..., 0] - colours[..., 1]).mean() > 20
+
+
+@pytest.mark.parametrize("attention", ["none", "rectangular", "positionwise-pooled"])
+def test_a_class_activation_map_is_drawn_beside_what_is_drawn_without(
+    finished, tmp_path, monkeypatch, attention
+):
+    stages = () if attention == "none" else (1,)
+    # Of twelve pixels the third stage leaves one: no map.
+    model = {"attention": attention, "attention_stages": stages, "side": 24}
+    network = untrained(monkeypatch, **model)
+    # Classifiers start at 0, and so does what they see.
+    noise = jax.tree.map(
+        lambda leaf: leaf + 0.1 * np.arange(leaf.size).reshape(leaf.shape) % 0.3,
+        network.variables,
+    )
+    noisy = dataclasses.replace(network, variables=noise)
+    monkeypatch.setattr("train.commands.predict.restore_trained", lambda *_: noisy)
+    file = photo(tmp_path / "a.png", (300, 200))
+    assert predict(finished, file, "--output", tmp_path / "without") == DONE
+    assert predict(finished, file, "--output", tmp_path / "out", "--cam") == DONE
+    (without,), (record,) = (
+        records_in(tmp_path / "without"),
+        records_in(tmp_path / "out"),
+    )
+    assert without.keys() == record.keys()
+    alone, both = (
+        np.asarray(Image.open(each["picture"])).astype(int)
+        for each in (without, record)
+    )
+    height, width = alone.shape[:2]
+    np.testing.assert_array_equal(both[4 : 4 + height, 4 : 4 + width], alone)
+    beside = both[4 : 4 + height, 8 + width : 8 + 2 * width]
+    assert beside.shape == alone.shape
+    # Tinted by a map that is not the same everywhere.
+    tint = (beside[60:] - np.asarray(Image.open(file)).astype(int)[60:]).sum(axis=-1)
+    assert tint.std() > 5
+
+
+def test_a_task_without_classes_has_no_class_activation_map(
+    finished, tmp_path, monkeypatch, capsys
+):
+    untrained(monkeypatch)
+    monkeypatch.setattr(classification.Classification, "explained", lambda *_: {})
+    file, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    assert predict(finished, file, "--output", out, "--cam") == WRONG_USE
+    error = capsys.readouterr().err
+    assert "need a task whose outputs are classes" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
 
 
 def test_a_grey_network_sees_what_it_saw_when_files_were_decoded_to_grey(tmp_path):
