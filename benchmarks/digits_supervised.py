@@ -46,7 +46,7 @@ from train.evidence.equivariance_error import (
     MAX_SHIFT,
     MIN_INSIDE,
 )
-from train.learning.terms import Look, Term, rectangles_of
+from train.learning.losses.terms import Look, Term, rectangles_of
 from train.run import layout
 
 _ALL = 10**6  # more images than there are

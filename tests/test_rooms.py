@@ -82,11 +82,49 @@ def test_files_import_only_from_above(package, room):
             assert not {n for n in names if n.split(".")[0] in ("train", "benchmarks")}
 
 
-def test_files_stay_short():
-    for folder in ("cram_jax", "train", "benchmarks"):
+def test_files_and_functions_stay_short():
+    for folder, most in (("cram_jax", 300), ("train", 250), ("benchmarks", 250)):
         for path in (ROOT / folder).rglob("*.py"):
-            lines = path.read_text().count("\n")
-            assert lines <= 300, f"{path.relative_to(ROOT)} has {lines} lines"
+            text = path.read_text()
+            lines = text.count("\n")
+            assert lines <= most, f"{path.relative_to(ROOT)} has {lines} lines"
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef):
+                    documentation = (ast.get_docstring(node) or "").count("\n") + 1
+                    lines = (node.end_lineno or 0) - node.lineno + 1 - documentation
+                    assert lines <= 50, f"{path}: {node.name} has {lines} lines"
+
+
+def test_no_folder_of_the_program_is_crowded():
+    for folder in (ROOT / "train").rglob("__init__.py"):
+        files = list(folder.parent.glob("*.py"))
+        assert len(files) <= 12, f"{folder.parent} has {len(files)} files"
+
+
+def test_docstrings_and_help_are_sentences_with_a_subject():
+    no_subject = re.compile(r"\s*(\w+: )?([Oo]f |[Ll]ikewise)")
+    for path in (ROOT / "train").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    wrong = [
+                        line for line in text.splitlines() if no_subject.match(line)
+                    ]
+                    assert not wrong, f"{path.relative_to(ROOT)}: {wrong}"
+
+
+def test_names_in_a_work_directory_stand_in_one_file():
+    from train.run import layout
+
+    names = {value for name, value in vars(layout).items() if name.isupper()}
+    names = {name for name in names if isinstance(name, str) and "." in name}
+    assert {"config.json", "metrics.jsonl", "in-use.json"} <= names
+    for path in (ROOT / "train").rglob("*.py"):
+        if path.name == "layout.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant):
+                assert node.value not in names, f"{path}: {node.value}"
 
 
 def test_import_needs_only_jax_flax_numpy_chex_and_is_quick():

@@ -12,10 +12,10 @@ from train.config.run import FitConfig
 from train.data.loaders import Feed
 from train.learning.devices import check_batch, make_parallel
 from train.learning.experiment import make_experiment
+from train.learning.losses.terms import Term
 from train.learning.network import check_freeze_norm, parameter_paths
 from train.learning.optimizer import check_patterns
 from train.learning.processes import start_hosts
-from train.learning.terms import Term
 from train.run.claim import (
     check_config,
     check_inputs,

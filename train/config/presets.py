@@ -6,8 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 
-from train.config.attention import EquivarianceConfig, SharpnessConfig
-from train.config.budget import BudgetConfig
+from train.config.attention import BudgetConfig, EquivarianceConfig, SharpnessConfig
 from train.config.data import DataConfig
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from train.config.attention import EquivarianceConfig, SharpnessConfig
-from train.config.budget import BudgetConfig
+from train.config.attention import BudgetConfig, EquivarianceConfig, SharpnessConfig
 from train.config.checks import require, require_choices
 from train.config.data import DataConfig
 from train.config.model import ModelConfig
@@ -31,7 +30,7 @@ class FitConfig:
     seed: int = 0
     """Seed of the parameters, the order of the images, and the augmentation."""
     epochs: float = 20.0
-    """Passes over the training images."""
+    """Passes over the training images; parts of one too."""
     batch_size: int = 64
     """Images of one step, over all devices and processes."""
     parallel: Literal["jit", "pmap"] = "jit"

@@ -18,9 +18,10 @@ from train.config.run import FitConfig
 from train.data.facts import Facts
 from train.data.preparation import channel_statistics
 from train.errors import UserError
-from train.learning.budget import budget_terms, check_budget
 from train.learning.devices import Parallel
-from train.learning.loss import sums_shape
+from train.learning.losses.budget import budget_terms, check_budget
+from train.learning.losses.loss import sums_shape
+from train.learning.losses.terms import Term, configured_terms
 from train.learning.network import (
     build_network,
     initial_variables,
@@ -31,7 +32,6 @@ from train.learning.network import (
 from train.learning.optimizer import make_optimizer
 from train.learning.processes import GENERATOR
 from train.learning.state import TrainState, create_state
-from train.learning.terms import Term, configured_terms
 from train.tasks.registry import make_task
 from train.tasks.task import Task
 

@@ -64,7 +64,8 @@ def create_state(
       optimizer: whose state is made.
       key: the run's random key.
       averaged: whether a moving average of the variables is kept.
-      sums: what a step adds to the window, as shapes; see `loss.sums_shape`.
+      sums: what a step adds to the window, as shapes; see `sums_shape` in
+        `train.learning.losses.loss`.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),

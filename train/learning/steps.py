@@ -2,8 +2,8 @@
 
 The same function serves one device, a sharded jit (`axis_name=None`: the batch is the
 global one) and pmap (`axis_name`: the batch is this device's part, and sums go over
-the axis). Losses are shares of the whole batch's (`loss.py`), so that gradients need
-only be summed in all cases.
+the axis). Losses are shares of the whole batch's (`losses/loss.py`), so that gradients
+need only be summed in all cases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from train.learning.experiment import Experiment
-from train.learning.loss import Batch, part_loss, part_of_totals
+from train.learning.losses.loss import Batch, part_loss, part_of_totals
 from train.learning.state import Purpose, TrainState, image_keys, update_average
 from train.learning.window import NEVER
 from train.tasks.sums import Sums

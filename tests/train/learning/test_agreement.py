@@ -25,10 +25,10 @@ from train.config.attention import EquivarianceConfig
 from train.config.optimizer import OptimizerConfig
 from train.data.preparation import unit_range
 from train.learning.devices import JitParallel, PmapParallel
-from train.learning.loss import sums_shape
+from train.learning.losses.loss import sums_shape
+from train.learning.losses.terms import move_images
 from train.learning.state import Purpose, create_state, image_keys
 from train.learning.steps import train_step
-from train.learning.terms import move_images
 
 BATCH = 16
 # Far enough that many objects leave the image.

@@ -24,19 +24,18 @@ from tests.tiny_runs import (
 )
 from tests.train.learning.test_agreement import BATCH, Plain, batch
 from train.__main__ import main
-from train.config.attention import EquivarianceConfig
-from train.config.budget import BudgetConfig
+from train.config.attention import BudgetConfig, EquivarianceConfig
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
 from train.config.presets import preset
 from train.data.preparation import unit_range
 from train.errors import UserError
-from train.learning.budget import opened_images
 from train.learning.devices import JitParallel, PmapParallel
-from train.learning.loss import sums_shape
+from train.learning.losses.budget import opened_images
+from train.learning.losses.loss import sums_shape
+from train.learning.losses.terms import tangent_share
 from train.learning.state import Purpose, create_state, image_keys
 from train.learning.steps import train_step
-from train.learning.terms import tangent_share
 from train.tasks.task import Task
 
 BUDGET = BudgetConfig(

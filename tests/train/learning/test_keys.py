@@ -14,9 +14,9 @@ import pytest
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
 from train.config.attention import EquivarianceConfig
 from train.config.optimizer import OptimizerConfig
-from train.learning import terms
 from train.learning.devices import JitParallel, PmapParallel
-from train.learning.loss import sums_shape
+from train.learning.losses import terms
+from train.learning.losses.loss import sums_shape
 from train.learning.network import initial_variables
 from train.learning.state import create_state
 from train.learning.steps import train_step

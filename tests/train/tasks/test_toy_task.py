@@ -35,10 +35,10 @@ from train.data.views import eval_view, render_view
 from train.errors import DONE, UserError
 from train.learning.devices import JitParallel, PmapParallel
 from train.learning.experiment import make_experiment
-from train.learning.loss import sums_shape
+from train.learning.losses.loss import sums_shape
+from train.learning.losses.terms import Term
 from train.learning.state import create_state
 from train.learning.steps import train_step
-from train.learning.terms import Term
 from train.tasks.registry import TASKS, make_task
 from train.tasks.sums import finite_record, weighted_sum
 from train.tasks.task import Caption, Task

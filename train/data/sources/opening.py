@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from cram_jax.checks import nearest
 from train.config.data import DataConfig
 from train.data.sources.base import Source
 
-NAMES = ("digits", "tfds:NAME[/CONFIG]", "folder:PATH")
+# What a name looks like, and what opens such a set: its file is imported only then,
+# since not every machine has what it needs. A new source is one file and one line here.
+SOURCES = {
+    "digits": "train.data.sources.digits.digits:open_digits",
+    "tfds:NAME[/CONFIG]": "train.data.sources.tfds.source:open_tfds",
+    "folder:PATH": "train.data.sources.folders.folder:open_folder",
+}
 
 
 def open_source(
@@ -27,24 +34,25 @@ def open_source(
         NoSplitError: the set does not have the split.
         ValueError: an unknown name or split, or a set that breaks a rule.
     """
-    kind, _, rest = config.name.partition(":")
-    if config.name == "digits":
-        from train.data.sources.digits.digits import open_digits as opened
-    elif kind == "tfds" and rest:
-        from train.data.sources.tfds.source import open_tfds as opened
-    elif kind == "folder" and rest:
-        from train.data.sources.folders.folder import open_folder as opened
-    else:
-        raise ValueError(_unknown(config.name))
-    return opened(config, split, max_examples)
+    for form, place in SOURCES.items():
+        if _has_form(config.name, form):
+            module, _, function = place.partition(":")
+            opened = getattr(importlib.import_module(module), function)
+            return opened(config, split, max_examples)
+    raise ValueError(_unknown(config.name))
+
+
+def _has_form(name: str, form: str) -> bool:
+    (kind, _, rest), (known, colon, _) = name.partition(":"), form.partition(":")
+    return kind == known and (bool(rest) if colon else name == form)
 
 
 def _unknown(name: str) -> str:
-    message = f"data.name must be one of {', '.join(NAMES)}, got {name!r}."
+    message = f"data.name must be one of {', '.join(SOURCES)}, got {name!r}."
     if name and Path(name).expanduser().is_dir():
         return f"{message} Did you mean 'folder:{name}'?"
     kind, colon, rest = name.partition(":")
-    near = nearest(kind, ("digits", "tfds", "folder"))
+    near = nearest(kind, [form.partition(":")[0] for form in SOURCES])
     if not near:
         return message
     return f"{message} Did you mean {near[0] + colon + rest!r}?"

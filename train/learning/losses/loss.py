@@ -21,10 +21,10 @@ from cram_jax.losses.equivariance import mean_of_terms
 from cram_jax.losses.outside import apply_with_outside
 from train.data.collate import empty_rows
 from train.data.preparation import unit_range
-from train.learning import budget, terms
+from train.learning.losses import budget, terms
+from train.learning.losses.terms import Look, Term
 from train.learning.optimizer import hold_frozen
 from train.learning.processes import GENERATOR
-from train.learning.terms import Look, Term
 from train.learning.window import layer_sums
 from train.tasks.sums import Sums, weighted_sum
 from train.tasks.task import Batch, Loss, Outputs
@@ -204,14 +204,11 @@ def part_loss(
             return value
         whole = totals[name] if totals else experiment.sum_over_devices(pair)
         if of_mean is not None:
-            own = value, weight
-            return terms.tangent_share(of_mean, own, whole) * total_weight
+            return terms.tangent_share(of_mean, (value, weight), whole) * total_weight
         return mean_of_terms(value, whole[1]) * total_weight
 
-    values = {
-        name: over_images(name, pair)
-        for name, pair in _task_pairs(experiment, look).items()
-    }
+    pairs = _task_pairs(experiment, look)
+    values = {name: over_images(name, pair) for name, pair in pairs.items()}
     loss = functools.reduce(operator.add, values.values())
     for term in experiment.terms:
         pair = _term_pair(term, look)
@@ -249,5 +246,4 @@ def sums_shape(experiment: Experiment) -> Sums:
         # The axis must have a length: 1 serves, for sums over it keep their shapes.
         axis = {"axis_name": experiment.axis_name, "axis_size": 1}
         sums = jax.vmap(sums, in_axes=None, out_axes=None, **axis)
-    params, batch_stats = variables["params"], variables["batch_stats"]
-    return jax.eval_shape(sums, params, batch_stats, batch)
+    return jax.eval_shape(sums, variables["params"], variables["batch_stats"], batch)

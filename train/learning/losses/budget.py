@@ -12,10 +12,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cram_jax.attention.evidence import mask_dropout_schedule
 from cram_jax.losses.budget import area_price_loss, mask_areas, ramped_weight
-from train.config.budget import BudgetConfig
+from train.config.attention import BudgetConfig
 from train.config.run import FitConfig
 from train.errors import UserError
-from train.learning.terms import Evidence, Look, Term
+from train.learning.losses.terms import Evidence, Look, Term
 from train.tasks.sums import weighted_sum
 from train.tasks.task import Loss, Task
 

@@ -1,0 +1,1 @@
+"""What a step makes small: the losses of the task, and terms on what layers show."""
