@@ -15,17 +15,23 @@ def printable(path: str | Path) -> str:
     out as backslash escapes.
     """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(
-        letter
-        if letter.isprintable()
-        else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
-    )
+    return "".join(map(_shown, text))
+
+
+def _shown(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Prints a line at once, on standard error if it is one."""
-    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+    """Prints text at once, on standard error if it is one.
+
+    A name in it may hold anything: what would move the cursor comes out escaped, but
+    for line breaks.
+    """
+    shown = "".join(letter if letter == "\n" else _shown(letter) for letter in text)
+    print(shown, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def escape_what_cannot_be_printed() -> None:

@@ -103,3 +103,8 @@ def test_a_terminal_without_the_letters_gets_escapes(monkeypatch):
     escape_what_cannot_be_printed()
     say("\u732b 1%")
     assert written.getvalue() == b"\\u732b 1%\n"
+
+
+def test_no_name_in_a_message_moves_the_cursor(capsys):
+    say("run \x1b[2J\r\udcff\nholds nothing", error=True)
+    assert capsys.readouterr().err == "run \\x1b[2J\\r\\udcff\nholds nothing\n"
