@@ -122,12 +122,7 @@ def _task_pairs(experiment: Experiment, look: Look) -> dict[str, Pair]:
 
     def pairs(outputs: Outputs, batch: Batch) -> dict[str, Pair]:
         found: Mapping[str, Loss] = task.losses(_counted(outputs, weight), batch)
-        return {
-            name: loss
-            if isinstance(loss, tuple)
-            else (weighted_sum(weight, loss), None)
-            for name, loss in found.items()
-        }
+        return {name: _pair(loss, weight) for name, loss in found.items()}
 
     own = pairs(look.outputs, look.batch)
     if not experiment.config.equivariance.classify_moved:
@@ -204,8 +199,7 @@ def part_loss(
             return value
         whole = totals[name] if totals else experiment.sum_over_devices(pair)
         if of_mean is not None:
-            share = terms.tangent_share(of_mean, (value, weight), whole)
-            return share * total_weight
+            return total_weight * terms.tangent_share(of_mean, (value, weight), whole)
         return mean_of_terms(value, whole[1]) * total_weight
 
     values = {
