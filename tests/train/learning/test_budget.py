@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from functools import partial
 
 import jax
@@ -14,12 +15,20 @@ from cram_jax import apply_with_outside, mask_dropout_schedule
 from cram_jax.attention.evidence import attended_masks
 from cram_jax.losses import ignorance_loss
 from tests.checks import assert_close
-from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
+from tests.tiny_runs import (
+    random_batch,
+    tiny_arguments,
+    tiny_config,
+    tiny_experiment,
+    write_images,
+)
 from tests.train.learning.test_agreement import BATCH, Plain, batch
+from train.__main__ import main
 from train.config.attention import EquivarianceConfig
 from train.config.budget import BudgetConfig
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
+from train.config.presets import preset
 from train.data.preparation import unit_range
 from train.errors import UserError
 from train.learning.budget import opened_images
@@ -273,3 +282,23 @@ def test_off_by_default_nothing_is_added():
     assert experiment.terms == ()
     assert not BudgetConfig().is_on
     assert not BudgetConfig(area=0.3, area_weight=0.0).is_on
+
+
+def test_a_run_with_a_budget_is_recorded_from_the_command_line(tmp_path):
+    folder, workdir = write_images(tmp_path / "images"), tmp_path / "run"
+    options = ["--budget.area=0.3", "--budget.outside=1", "--budget.mask-dropout=0.3"]
+    options += ["--model.attention-fill=mean", "--output.quiet"]
+    assert main(tiny_arguments(folder, workdir, *options)) == 0
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    (*_, last) = [record for record in records if record["kind"] == "train"]
+    assert last["area_loss"] > 0
+    assert last["outside_loss"] > 0
+
+
+@pytest.mark.parametrize("name", ["photographs", "pets3", "butterflies", "pets"])
+def test_presets_of_photographs_have_a_budget_and_hold_images_out(name):
+    config = preset(name)
+    assert config.budget.is_on
+    assert config.data.validation == 0.1
+    assert config.model.attention_fill == "mean"
