@@ -16,8 +16,6 @@ nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 BOX_IOUS = (0.3, 0.5, 0.7)
@@ -52,7 +50,7 @@ def region_boxes(regions: np.ndarray) -> np.ndarray:
     for axis, (first, last) in ((1, (0, 2)), (2, (1, 3))):
         lines = np.asarray(regions.any(axis=axis))
         boxes[:, first] = lines.argmax(axis=1)
-        boxes[:, last] = lines.shape[1] - lines[:, ::-1].argmax(axis=1)
+        boxes[:, last] = lines.shape[1] - np.fliplr(lines).argmax(axis=1)
     some = np.asarray(regions.any(axis=(1, 2)))
     return np.where(some[:, None], boxes, 0.0)
 
@@ -65,11 +63,11 @@ def largest_region(region: np.ndarray) -> np.ndarray:
     """
     from scipy.ndimage import label
 
-    found: Any = label(region, structure=np.ones((3, 3)))
-    parts, count = found
-    if count < 2:
-        return region
+    parts = np.empty(region.shape, np.int32)
+    label(region, structure=np.ones((3, 3)), output=parts)
     sizes = np.bincount(parts.ravel())
+    if len(sizes) < 3:  # the ground and one part at most
+        return region
     return parts == 1 + np.argmax(sizes[1:])
 
 

@@ -153,9 +153,7 @@ def test_only_what_lies_behind_the_layer_is_computed_twice():
 
     def flops(apply):
         compiled = jax.jit(functools.partial(apply, network)).lower(variables, images)
-        analysis = compiled.compile().cost_analysis()
-        assert analysis is not None
-        return analysis["flops"]
+        return (compiled.compile().cost_analysis() or {})["flops"]
 
     plain = flops(lambda network, *rest: network.apply(*rest))
     assert flops(held) < 1.1 * plain
