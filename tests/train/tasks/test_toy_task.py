@@ -238,7 +238,11 @@ def test_terms_and_means_over_some_images_agree_however_the_batch_is_dealt_out(
 
     def loss(params):
         outputs, outside, updates = apply_with_outside(
-            Plain(), {"params": params}, images, mutable=["intermediates"]
+            Plain(),
+            {"params": params},
+            images,
+            mask_only=True,
+            mutable=["intermediates"],
         )
         error = jnp.square(outputs - batch["colour"]).mean(-1)
         mask = updates["intermediates"]["attention1"]["mask"][0]
@@ -250,7 +254,7 @@ def test_terms_and_means_over_some_images_agree_however_the_batch_is_dealt_out(
             + 2.0 * jnp.sum(some * dark) / some.sum()
         )
 
-    value, expected = jax.value_and_grad(loss)(state.params)
+    value, expected = jax.jit(jax.value_and_grad(loss))(state.params)
     assert 0 < bright.sum() < weight.sum()
     assert_close(window["loss"] / weight.sum(), value)
     jax.tree.map(partial(assert_close, atol=1e-5, rtol=1e-5), gradients, expected)
