@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
+from cram_jax.backbones.stages import Stage, Step
 from cram_jax.heads.classifier import Classifier, pool_globally
 from cram_jax.numerics import Dtype
 
@@ -148,12 +149,33 @@ class InvertedResidualNet(nn.Module):
 
     def setup(self):
         """Makes the head; the stages are made where they are used."""
-        strides = sum(spec.strides > 1 for group in self.groups for spec in group)
         image_checks.check_attention_stages(
-            self.attention, self.attention_stages, strides + 2
+            self.attention, self.attention_stages, len(self.stages)
         )
         self.head = Classifier(
             self.num_classes, self.hidden, self.activation, param_dtype=self.param_dtype
+        )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Strided steps, channels and modules of each map."""
+
+        def step(kernel: int, stride: int) -> tuple[Step, ...]:
+            padding = "same" if self.same_padding else (kernel - 1) // 2
+            return (Step(kernel, stride, padding),)
+
+        found = [(step(3, 2), self.stem_width, ["stem"])]
+        for group, specs in enumerate(self.groups):
+            for index, spec in enumerate(specs):
+                if spec.strides > 1:
+                    found.append((step(spec.kernel, spec.strides), 0, []))
+                steps, _, modules = found[-1]
+                modules = [*modules, f"block{group}_{index}"]
+                found[-1] = (steps, spec.features, modules)
+        found.append(((), self.last_width, ["last"]))
+        return tuple(
+            Stage(steps, channels, (*modules, f"attention{stage}"))
+            for stage, (steps, channels, modules) in enumerate(found, start=1)
         )
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
