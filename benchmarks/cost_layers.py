@@ -149,7 +149,7 @@ def measure_map(
 
     Args:
       shape: `(batch, height, width, channels)`.
-      dtype: of the features.
+      dtype: the features' dtype.
       layers: names in `ATTENTIONS`.
       rounds: measurements of each.
       torch_layers: names in `cost_torch.LAYERS`, measured in the same rounds.
@@ -185,7 +185,7 @@ def measure_map(
 def _ratios(
     times: dict, facts: dict[tuple[str, str], dict], parameters: dict[str, int]
 ) -> dict[str, Any]:
-    """Of a record: the floor, and each layer beside it."""
+    """The floor of a record, and each layer beside it."""
     found: dict[str, Any] = {
         "floor": {},
         "layers": {name: {"parameters": count} for name, count in parameters.items()},

@@ -1,8 +1,8 @@
 """The cost of an attention layer in the training step of a network.
 
-ResNet-50 and EfficientNet-B0: cross entropy of random images, its gradient, and a step
-of plain gradient descent. "digits": the training step of the preset itself, with its
-moved images, its optimiser and its metrics; the equivariance loss, which only
+ResNet-50 and EfficientNet-B0: cross entropy of random images, its gradient, and a
+plain step of gradient descent. "digits": the training step of the preset itself, with
+its moved images, its optimiser and its metrics; the equivariance loss, which only
 rectangles can have, is off.
 """
 
@@ -19,12 +19,12 @@ import numpy as np
 
 from benchmarks.cost_layers import compile_and_describe, example_values
 from benchmarks.timing import interleaved, quartiles, relative
-from cram_jax.attention.registry import ATTENTIONS
+from cram_jax import backbones as networks
+from cram_jax.attention.registry import ATTENTIONS, attention_factory
 from train.config.presets import preset
-from train.config.sections import ModelConfig
+from train.data.facts import Facts
 from train.learning.devices import JitParallel
-from train.learning.experiment import Inputs, make_experiment
-from train.learning.network import build_model
+from train.learning.experiment import make_experiment
 from train.learning.steps import train_step
 
 # Stages that a layer is put after.
@@ -48,8 +48,13 @@ def imagenet_step(
     precision: str = "float32",
 ) -> Step:
     """`step(variables, images, labels)`, its arguments, and the parameters' number."""
-    config = ModelConfig(backbone=backbone, attention=layer, attention_stages=stages)
-    model = build_model(config, CLASSES, precision=precision)
+    factory = attention_factory(layer)
+    model = networks.backbone(backbone)(
+        CLASSES,
+        attention=factory,
+        attention_stages=() if factory is None else stages,
+        dtype=jnp.bfloat16 if precision == "bf16" else None,
+    )
     generator = np.random.default_rng(0)
     images = jnp.asarray(generator.normal(size=(batch, size, size, 3)), jnp.float32)
     labels = jnp.asarray(generator.integers(0, CLASSES, batch))
@@ -105,13 +110,13 @@ def digits_step(layer: str, stages: tuple[int, ...], batch: int, side: int) -> S
         equivariance=dataclasses.replace(config.equivariance, weight=0.0),
     )
     names = tuple(map(str, range(10)))
-    inputs = Inputs((side, side, 1), names, num_examples=4000, truth="rotated")
+    inputs = Facts((side, side, 1), names, num_examples=4000, truth="rotated")
     parallel = JitParallel(jax.devices()[:1])
     experiment = make_experiment(config, inputs, parallel)
     state = experiment.initial_state()
     placed = parallel.place_batch(digits_batch(batch, side))
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return partial(train_step, experiment.task), (state, placed), count
+    return partial(train_step, experiment), (state, placed), count
 
 
 def make_step(

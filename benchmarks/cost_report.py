@@ -153,8 +153,8 @@ def accuracies_and_costs(
     """Layers whose digits step and whose accuracy on the digits are both known.
 
     Args:
-      record: of this benchmark.
-      digits: of `benchmarks.digits`, with the study "layers".
+      record: this benchmark's.
+      digits: the record of `benchmarks.digits`, with the study "layers".
 
     Returns:
       By layer the step's processor time over the bare network's, the mean test

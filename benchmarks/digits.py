@@ -59,7 +59,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Of its runs' directories and its rows."""
+        """Name of its runs' directories and its rows."""
         loss = "+loss" if self.loss else ""
         # Without a layer there is no stage: such runs serve every stage.
         stage = f"-stage{self.stage}" if self.layer != "none" else ""

@@ -19,7 +19,7 @@ from train.data.pipeline import Batch
 from train.data.sources.digits.cluttered import SPLIT_SIZES, make_sample
 from train.learning.devices import JitParallel
 from train.learning.evaluator import Evaluator
-from train.run.restore import restore_trained
+from train.run.checkpoints.restore import restore_trained
 
 BATCH = 500
 FILE = "further.json"
@@ -51,7 +51,7 @@ def further_scores(workdir: Path, count: int) -> dict[str, float]:
     if known.get("images") != count:
         parallel = JitParallel(jax.devices()[:1])
         trained = restore_trained(workdir, "latest", parallel)
-        evaluator = Evaluator(trained.experiment.task, parallel)
+        evaluator = Evaluator(trained.experiment, parallel)
         known = evaluator.scores(
             trained.variables, trained.step, further_batches(count)
         )

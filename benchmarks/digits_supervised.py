@@ -19,12 +19,10 @@ import os
 import platform
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 import tyro
 
 from benchmarks.tables import cell
@@ -33,25 +31,23 @@ from cram_jax.geometry.distances import gaussian_distance_squared
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.similarity import transform_rectangle
 from cram_jax.losses.equivariance import visible_fraction
+from train.commands.evaluate import evaluate
+from train.commands.fit import fit
+from train.commands.options import EvaluateConfig
+from train.config.output import OutputConfig
 from train.config.presets import preset
-from train.data.loaders import Feed
+from train.config.run import FitConfig
+from train.errors import DONE
 from train.evidence.equivariance_error import (
     MAX_ANGLE,
     MAX_SCALE,
     MAX_SHIFT,
     MIN_INSIDE,
-    equivariance_scores,
 )
-from train.learning import movement
-from train.learning.devices import JitParallel
-from train.learning.evaluator import Evaluator
-from train.learning.experiment import make_experiment
-from train.learning.keys import Purpose, image_keys
-from train.learning.metrics import layer_evidence
-from train.learning.state import TrainState
-from train.learning.steps import unit_range
-from train.learning.task import Task
+from train.learning.terms import Look, Term, rectangles_of
+from train.run import layout
 
+_ALL = 10**6  # more images than there are
 COLUMNS = {
     "test accuracy": ("accuracy", 4),
     "IoU": ("iou", 3),
@@ -67,13 +63,13 @@ class Options:
     """What to train."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the runs."""
+    """Seeds of the runs."""
     epochs: float | None = None
     """Passes over the images; none: as the preset has it."""
     train_examples: int | None = None
     """Images; none: as the preset has it."""
     truth_weight: float = 1.0
-    """Of the distances to the true rectangles; the labels' loss has 1."""
+    """Weight of the distances to the true rectangles; the labels' loss has 1."""
     workdir: Path = Path("runs/digits-supervised")
     """Directory of the scores of each seed."""
     results: Path = Path("results/digits_supervised")
@@ -87,88 +83,60 @@ def truth_distance(found: Rectangle, true: Rectangle) -> jax.Array:
     return jnp.sqrt(gaussian_distance_squared(found, true) / area + 1e-3)
 
 
-def _loss(params, batch_stats, task: Task, step, batch, keys, truth_weight: float):
-    """Labels and true rectangles of images and moved images; new batch statistics."""
-    images, labels = unit_range(batch["image"]), batch["label"]
-    true = Rectangle.from_array(batch["rectangle"])
-    moved, similarities = movement.move_images(task.config.equivariance, keys, images)
-    both = jnp.concatenate([images, moved])
-    logits, updates = task.model.apply(
-        {"params": params, "batch_stats": batch_stats, **task.schedule(step)},
-        task.normalise(both),
-        train=True,
-        mutable=["batch_stats", "intermediates"],
-    )
-    entropy = optax.softmax_cross_entropy_with_integer_labels(
-        logits, jnp.concatenate([labels, labels])
-    ).mean()
-    moved_true = transform_rectangle(similarities, true)
-    extents = map_extents(*images.shape[1:3])
-    seen = visible_fraction(moved_true, *extents) >= MIN_INSIDE
-    distance = jnp.zeros(())
-    for layer in layer_evidence(updates["intermediates"]).values():
-        first, second = (
-            jax.tree.map(lambda leaf, part=part: leaf[part], layer["rectangle"])
-            for part in (slice(len(labels)), slice(len(labels), None))
+def truth_term(weight: float) -> Term:
+    """The distance to the truth, of images and of moved images, as a loss term."""
+
+    def measure(look: Look) -> jax.Array:
+        true = Rectangle.from_array(look.batch["rectangle"])
+        moved_true = transform_rectangle(look.similarities, true)
+        extents = map_extents(*look.batch["image"].shape[1:3])
+        seen = visible_fraction(moved_true, *extents) >= MIN_INSIDE
+        found, moved = rectangles_of(look.evidence), rectangles_of(look.moved_evidence)
+        distances = (
+            truth_distance(found[path], true)
+            + seen * truth_distance(moved[path], moved_true)
+            for path in found
         )
-        distance += truth_distance(first, true).mean()
-        distance += (seen * truth_distance(second, moved_true)).mean()
-    return entropy + truth_weight * distance / 2, updates["batch_stats"]
+        return sum(distances) / 2
+
+    return Term("truth", measure, lambda step: jnp.asarray(weight))
 
 
-def supervised_step(
-    task: Task, truth_weight: float, state: TrainState, batch
-) -> TrainState:
-    """One step of the optimiser, as `train.learning.steps.train_step` but told the truth."""
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    keys = image_keys(key, Purpose.MOVEMENT, batch["label"].shape[0], None)
-    gradients, batch_stats = jax.grad(_loss, has_aux=True)(
-        state.params, state.batch_stats, task, state.step, batch, keys, truth_weight
-    )
-    updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
-    return state.replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
+def supervised_config(seed: int, options: Options) -> FitConfig:
+    """The preset without its equivariance loss, over all movements evaluated."""
+    config = preset("digits")
+    epochs, data = options.epochs or config.epochs, config.data
+    if options.train_examples is not None:
+        data = dataclasses.replace(data, train_examples=options.train_examples)
+    return dataclasses.replace(
+        config,
+        # The weight is no field of a config, so it tells the runs apart.
+        workdir=options.workdir / f"seed-{seed}-weight-{options.truth_weight:g}",
+        seed=seed,
+        epochs=epochs,
+        data=data,
+        equivariance=dataclasses.replace(
+            config.equivariance,
+            weight=0.0,
+            classify_moved=True,
+            max_angle=MAX_ANGLE,
+            max_scale=MAX_SCALE,
+            max_shift=MAX_SHIFT,
+        ),
+        output=OutputConfig(
+            log_every=250, evaluate_every=epochs, pictures=0, tensorboard=False
+        ),
     )
 
 
 def train_and_score(seed: int, options: Options) -> dict[str, float]:
-    """Scores on the test images, of the layer without its path."""
-    config = preset("digits")
-    data = config.data
-    if options.train_examples is not None:
-        data = dataclasses.replace(data, train_examples=options.train_examples)
-    moves = dataclasses.replace(
-        config.equivariance,
-        max_angle=MAX_ANGLE,
-        max_scale=MAX_SCALE,
-        max_shift=MAX_SHIFT,
-    )
-    config = dataclasses.replace(
-        config,
-        seed=seed,
-        epochs=options.epochs or config.epochs,
-        data=data,
-        equivariance=moves,
-    )
-    feed, parallel = Feed(config), JitParallel(jax.devices()[:1])
-    experiment = make_experiment(config, feed.inputs, parallel)
-    task, state = experiment.task, experiment.initial_state()
-    update = parallel.compile_update(
-        partial(supervised_step, task, options.truth_weight)
-    )
-    batches = feed.train_batches(0, parallel.place_batch)
-    for step in range(experiment.total_steps):
-        state = update(state, next(batches))
-        if (step + 1) % 250 == 0:
-            print(f"seed {seed}: step {step + 1} of {experiment.total_steps}")
-    variables = state.evaluated_variables()
-    evaluator = Evaluator(task, parallel)
-    scores = evaluator.scores(variables, state.step, feed.eval_batches())
-    placed = [parallel.place_batch(batch) for batch in feed.eval_batches()]
-    scores |= equivariance_scores(task, variables, state.step, placed)[0]
+    """Scores on the test images, by name without the layer's path."""
+    config = supervised_config(seed, options)
+    if fit(config, terms=[truth_term(options.truth_weight)]) != DONE:
+        raise KeyboardInterrupt
+    evaluate(EvaluateConfig(config.workdir, equivariance_images=_ALL))
+    text = (config.workdir / layout.EVALUATION).read_text()
+    scores = json.loads(text)[config.data.eval_split]
     return {name.rpartition("/")[2]: float(value) for name, value in scores.items()}
 
 

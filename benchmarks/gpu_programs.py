@@ -77,7 +77,7 @@ class Options:
     layers: tuple[str, ...] = LAYERS
     """Attention layers by name."""
     precision: Literal["bf16", "float32"] = "bf16"
-    """Of the maps, and of the network's features."""
+    """Dtype of the maps, and of the network's features."""
     batch: int = 128
     """Images of a batch."""
     no_network: bool = False
@@ -97,7 +97,7 @@ class Launch:
 
 
 def _bytes_of(type_text: str) -> int:
-    """Of "f32[2,3]{1,0}" 24; of a tuple the sum."""
+    """The size of "f32[2,3]{1,0}" is 24; that of a tuple the sum."""
     total = 0
     for dtype, sides in _ARRAY.findall(type_text):
         bits = 8 if dtype == "pred" else int(re.sub(r"\D", "", dtype.split("e")[0]))

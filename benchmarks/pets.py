@@ -12,6 +12,7 @@ layer, with their rectangles and masks.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -58,9 +59,9 @@ class Options:
     seeds: int = 3
     """Seeds 0, 1, ... of each row."""
     epochs: float | None = None
-    """Passes over the training images; none: as the preset has it."""
+    """Passes over the training images; none: 5."""
     image_size: int | None = None
-    """Side of the network's input in pixels; none: as the preset has it."""
+    """Side of the network's input in pixels; none: 128."""
     train_everything: bool = False
     """Freeze no layer (a GPU has the time; BatchNorm keeps its statistics)."""
     jobs: int = 1
@@ -81,11 +82,21 @@ def rows(options: Options) -> list[tuple[str, str, int | None]]:
     return [("none", "none", None), *attended]
 
 
+# The preset as it was before masks had a budget: class labels only.
+LABELS_ONLY = (
+    "--budget.area=None --budget.outside=0 --budget.mask-dropout=0"
+    " --model.attention-fill=zero --data.image-size=128 --data.validation=0"
+    " --epochs=5 --batch-size=30 --optimizer.freeze=^(stem|block[012]_)"
+    " --optimizer.predictor-scale=1"
+).split()
+
+
 def fit_arguments(
     options: Options, layer: str, stage: int | None, seed: int
 ) -> list[str]:
     """The arguments of one training run."""
-    arguments = ["--preset", "pets3", "--model.attention", layer, "--seed", str(seed)]
+    arguments = ["--preset", "pets3", *LABELS_ONLY, "--model.attention", layer]
+    arguments += ["--seed", str(seed)]
     arguments += ["--data.name", options.data, "--model.pretrained", options.pretrained]
     for name, value in (
         ("--epochs", options.epochs),
@@ -119,7 +130,7 @@ def markdown(runs: dict[str, list[dict]], command: str) -> str:
         "",
         f"`{command}` on {platform.machine()}, {os.cpu_count()} cores; mean ± 95%"
         f" interval over {count} seeds. Class labels only, the same recipe in all rows"
-        " (preset `pets3`). Localisation is scored on the test photographs' trimaps:"
+        " (`benchmarks/pets.py`). Localisation is scored on the test photographs' trimaps:"
         " mask mass on the animal; whether the mask's largest value (a rectangle's"
         " centre) lies on it; CorLoc is the share of photographs where the mask, cut"
         " half way between its least and largest value, and the animal overlap by half"
@@ -186,19 +197,19 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 6) -> None:
     from train.data.loaders import Feed
     from train.evidence.pictures import picture_of
     from train.learning.devices import JitParallel
-    from train.learning.steps import observe
-    from train.run.restore import restore_trained
+    from train.learning.evaluator import observe
+    from train.run.checkpoints.restore import restore_trained
 
     pictures = []
     for workdir in workdirs:
         trained = restore_trained(workdir, "latest", JitParallel(jax.devices()[:1]))
-        feed = Feed(trained.config, trained.experiment.inputs.class_names)
+        experiment = trained.experiment
+        feed = Feed(trained.config, experiment.task, experiment.inputs)
         images = len(feed.eval_source)
         whole = feed.fixed_batch(images)
         chosen = (np.arange(count) * images // count) + images // (2 * count)
         batch = {name: values[chosen] for name, values in whole.items()}
-        task = trained.experiment.task
-        look = jax.jit(lambda v, s, i, task=task: observe(task, v, s, i))
+        look = jax.jit(functools.partial(observe, trained.experiment))
         evidence = look(trained.variables, trained.step, batch["image"])[1]
         for index in range(count):
             truth = batch["rectangle"][index]

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from train.commands.evaluate import RESULT_FILE
 from train.commands.intervals import mean_and_interval
+from train.run import layout
 
 # Name in the table, key in evaluation.json (L: the layer), and how many digits.
 Column = tuple[str, str, int]
@@ -30,15 +30,15 @@ def run_once(
     """Trains with these arguments of `fit` and evaluates, unless that is done.
 
     Args:
-      workdir: of the run.
-      arguments: of `fit`, without the work directory.
+      workdir: the run's.
+      arguments: those of `fit`, without the work directory.
       cores: CPU cores to stay on; None: any.
       evaluation: further arguments of `evaluate`.
 
     Returns:
       evaluation.json, whose splits are "test" and "train".
     """
-    result = workdir / RESULT_FILE
+    result = workdir / layout.EVALUATION
     if not result.exists():
         program = [sys.executable, "-m", "train"]
         if cores is not None:

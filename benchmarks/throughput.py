@@ -36,6 +36,7 @@ from train.errors import UserError
 from train.learning.devices import make_parallel
 from train.learning.experiment import make_experiment
 from train.learning.steps import train_step
+from train.tasks.registry import make_task
 
 # More batches than wait ready in workers, threads and on the device.
 _MADE_AHEAD = 32
@@ -43,9 +44,9 @@ _MADE_AHEAD = 32
 
 def measure(config: FitConfig, steps: int, rounds: int) -> dict[str, list[float]]:
     """Images per second of each of the three, one figure a round."""
-    parallel, feed = make_parallel(config.parallel), Feed(config)
+    parallel, feed = make_parallel(config.parallel), Feed(config, make_task(config))
     experiment = make_experiment(config, feed.inputs, parallel)
-    update = parallel.compile_update(partial(train_step, experiment.task))
+    update = parallel.compile_update(partial(train_step, experiment))
     state = experiment.initial_state()
 
     def train(batches: Iterator[Any]) -> Any:

@@ -14,6 +14,7 @@ from cram_jax.attention.evidence import (
     attended_masks,
     attended_rectangles,
     layer_evidence,
+    mask_dropout_schedule,
     sharpness_schedule,
 )
 from cram_jax.attention.gate import Gate, apply_mask, gate
@@ -29,16 +30,18 @@ from cram_jax.explain import (
     grad_cam_of_split,
 )
 from cram_jax.geometry.coordinates import map_extents, pixel_centers
+from cram_jax.geometry.coverage import (
+    covers_picture,
+    is_wider_than_picture,
+    rectangle_pixel_area,
+    share_of_picture,
+)
 from cram_jax.geometry.distances import gaussian_distance_squared, rectangle_distance
 from cram_jax.geometry.overlap import mask_iou, rectangle_intersection_area, rotated_iou
 from cram_jax.geometry.pixels import (
-    covers_picture,
-    is_wider_than_picture,
     rectangle_from_pixel_box,
-    rectangle_pixel_area,
     rectangle_pixel_box,
     rectangle_polygon,
-    share_of_picture,
 )
 from cram_jax.geometry.rectangle import (
     Rectangle,
@@ -120,6 +123,7 @@ __all__ = [
     "layer_evidence",
     "map_extents",
     "mask_areas",
+    "mask_dropout_schedule",
     "mask_equivariance_iou",
     "mask_iou",
     "moving_area",

@@ -8,28 +8,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 from PIL import Image
 
 from tests import compilation
 from train.config.data import DataConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
+from train.config.output import CheckpointConfig, OutputConfig
 from train.config.run import FitConfig
-from train.config.sections import (
-    CheckpointConfig,
-    ModelConfig,
-    OptimizerConfig,
-    OutputConfig,
-)
+from train.data.facts import Facts
 from train.learning.devices import JitParallel
-from train.learning.experiment import Experiment, Inputs, make_experiment
+from train.learning.experiment import Experiment, make_experiment
+from train.learning.network import build_network
 from train.run.checkpoints.store import Checkpoints
 from train.run.workdir import load_config, load_inputs
+from train.tasks.registry import make_task
 
 PATIENCE = 900  # seconds; only a hang takes longer, even on a busy machine
 SIDE = 12
 CLASSES = ("blob", "cross", "edge")
-INPUTS = Inputs(
+INPUTS = Facts(
     image_shape=(SIDE, SIDE, 3), class_names=CLASSES, num_examples=24, truth="rotated"
 )
 
@@ -71,6 +72,12 @@ def tiny_config(workdir: Path = Path("unused"), **changes) -> FitConfig:
 def tiny_experiment(config: FitConfig, parallel) -> Experiment:
     """The experiment of a config on images that need no files."""
     return make_experiment(config, INPUTS, parallel)
+
+
+def tiny_network(model: ModelConfig, **optimizer) -> nn.Module:
+    """The network that a run of three classes makes of a section of the config."""
+    config = tiny_config(model=model, optimizer=OptimizerConfig(**optimizer))
+    return build_network(config, make_task(config), INPUTS)
 
 
 def random_batch(step: int, size: int) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from train.data.sources.base import UnreadableImageError
 from train.errors import CANNOT_WRITE, DISK_ERRORS, WRONG_USE, UserError, choose
+from train.printing import escape_what_cannot_be_printed, say
 
 
 def _fit(arguments: Sequence[str]) -> int:
@@ -17,7 +17,7 @@ def _fit(arguments: Sequence[str]) -> int:
 
     config = parse_fit(arguments)
     from train.commands.fit import fit
-    from train.learning.numerics import own_numerics
+    from train.learning.processes import own_numerics
 
     with own_numerics():
         return fit(config)
@@ -28,7 +28,7 @@ def _evaluate(arguments: Sequence[str]) -> int:
 
     config = parse(EvaluateConfig, "evaluate", arguments)
     from train.commands.evaluate import evaluate
-    from train.learning.numerics import own_numerics
+    from train.learning.processes import own_numerics
 
     with own_numerics():
         return evaluate(config)
@@ -39,7 +39,7 @@ def _predict(arguments: Sequence[str]) -> int:
 
     config = parse(PredictConfig, "predict", arguments)
     from train.commands.predict import predict
-    from train.learning.numerics import own_numerics
+    from train.learning.processes import own_numerics
 
     with own_numerics():
         return predict(config)
@@ -85,10 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Orbax and TFDS speak of their own affairs through absl: pages of traceback where
     # a save fails, which `train.run.checkpoints.store` reports in one sentence.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    # A file's name may hold bytes, or the terminal a code, in which print() would fail.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    escape_what_cannot_be_printed()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else WRONG_USE
@@ -96,13 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, _ = COMMANDS[choose("subcommand", arguments[0], COMMANDS)]
         return command(arguments[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return error.exit_code
     except UnreadableImageError as error:
-        print(
-            f"error: {error} --data.on-bad-image skip goes on without it.",
-            file=sys.stderr,
-        )
+        say(f"error: {error} --data.on-bad-image skip goes on without it.", error=True)
         return WRONG_USE
     except BrokenPipeError:
         # Whoever read our output (head, less) has left; so do we, without a word.
@@ -111,11 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        print(
+        say(
             f"error: {error.filename or 'A file'} could not be read or written"
             f" ({error.strerror}); the checkpoints are whole. Mend that and start the"
             " same command again.",
-            file=sys.stderr,
+            error=True,
         )
         return CANNOT_WRITE
     except KeyboardInterrupt:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 from collections.abc import Iterable
+from typing import Any
 
 DONE = 0
 WRONG_USE = 2
@@ -67,6 +69,26 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
         return checks.choose(what, name, names)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def package(name: str, purpose: str) -> Any:
+    """Imports a package that not every machine has.
+
+    Args:
+      name: the package's.
+      purpose: what needs it, as the beginning of the message.
+
+    Raises:
+      UserError: says how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UserError(
+            f"{purpose} needs {name}: pip install 'cram-jax[train]'."
+        ) from error
 
 
 def cause_of(error: BaseException) -> str:

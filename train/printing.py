@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -23,8 +24,12 @@ def printable(path: str | Path) -> str:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Prints a line whatever the terminal's encoding; what it lacks is escaped."""
-    stream = sys.stderr if error else sys.stdout
-    encoding = stream.encoding or "utf-8"
-    text = text.encode(encoding, "backslashreplace").decode(encoding)
-    print(text, file=stream, flush=True)
+    """Prints a line at once, on standard error if it is one."""
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def escape_what_cannot_be_printed() -> None:
+    """Lets the terminal's encoding lack a letter: it is escaped, and nothing fails."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -20,6 +20,7 @@ __all__ = [
     "attended_masks",
     "attended_rectangles",
     "layer_evidence",
+    "mask_dropout_schedule",
     "sharpness_schedule",
 ]
 
@@ -95,11 +96,32 @@ def sharpness_schedule(
       ValueError: if a sharpness known now is not positive.
     """
     check_sharpness(sharpness)
-    value = at_least_float32(sharpness)
+    return _schedule(paths, "sharpness", at_least_float32(sharpness))
+
+
+def mask_dropout_schedule(paths: Iterable[str], opened: jax.Array) -> dict[str, Any]:
+    """The collection that lets some examples past every mask (ours).
+
+    A network that has only ever seen masked features forgets the others; shown both,
+    it stays good at both. What layers sow are their own masks as ever. Beside a
+    sharpness, merge the trees of the two collections, not the collections.
+
+    Args:
+      paths: module paths of layers that gate, as the keys of `attended_masks`.
+      opened: boolean `[B]`, true for examples whose mask counts as 1.
+
+    Returns:
+      `{"schedule": {...}}`.
+    """
+    gates = (f"{path}/gate" for path in paths)
+    return _schedule(gates, "open", opened)
+
+
+def _schedule(paths: Iterable[str], name: str, value: jax.Array) -> dict[str, Any]:
     schedule: dict[str, Any] = {}
     for path in paths:
         level = schedule
-        for name in filter(None, path.split("/")):
-            level = level.setdefault(name, {})
-        level["sharpness"] = value
+        for part in filter(None, path.split("/")):
+            level = level.setdefault(part, {})
+        level[name] = value
     return {"schedule": schedule}

@@ -155,6 +155,9 @@ def gate(
 class Gate(nn.Module):
     """Lets `floor + (1 - floor) * mask` of the features through.
 
+    An array "open", `[B]`, at the gate's path in the collection "schedule" marks the
+    examples that pass whole, as if their mask were 1: `mask_dropout_schedule` makes it.
+
     Attributes:
       floor: what is let through where the mask is 0, in [0, 1).
       fill: what takes the place of what is masked, "zero" or "mean" (`apply_mask`).
@@ -170,6 +173,12 @@ class Gate(nn.Module):
 
     def __call__(self, features: jax.Array, mask: jax.Array) -> jax.Array:
         """Gates `[..., H, W, C]` by `[..., H, W]`; shape and dtype stay."""
+        if self.has_variable("schedule", "open"):
+            opened = self.get_variable("schedule", "open")
+            # The views of an example lie side by side.
+            opened = jnp.repeat(opened, mask.shape[0] // opened.shape[0])
+            opened = opened.reshape(-1, *(1,) * (mask.ndim - 1))
+            mask = jnp.where(opened, jnp.ones((), mask.dtype), mask)
         return apply_mask(features, raise_floor(mask, self.floor), fill=self.fill)
 
     def complement(self, features: jax.Array, mask: jax.Array) -> jax.Array:

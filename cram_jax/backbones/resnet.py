@@ -178,6 +178,7 @@ class ResNet(nn.Module):
             ResidualBlock,
             bottleneck=self.bottleneck,
             axis_name=self.axis_name,
+            freeze_norm=self.freeze_norm,
             **settings,
         )
         features, maps = self._stem(images, train=train), []

@@ -7,13 +7,14 @@ the class. It runs under jit, for a whole batch, and for any class of each image
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.core import Tracer
 
 from cram_jax.backbones.alignment import Grid, mask_on_image, stage_grids
 from cram_jax.numerics import at_least_float32
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 Variables = Mapping[str, Any]
-Classes = jax.typing.ArrayLike | None
+Classes = jax.typing.ArrayLike | Sequence[int] | None
 
 
 class ClassMaps(NamedTuple):
@@ -63,11 +64,18 @@ def activation_map(maps: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def unit_map(maps: jax.Array) -> jax.Array:
-    """Each map `[..., H, W]` stretched from 0 to 1; a constant one becomes 0."""
+    """Each map `[..., H, W]` stretched from 0 to 1; a constant one becomes 0.
+
+    Constant is what differs by rounding alone, of the map or of its resizing: stretched
+    it would be a map of noise.
+    """
     maps = at_least_float32(maps)
     low = jnp.min(maps, axis=(-2, -1), keepdims=True)
-    span = jnp.max(maps, axis=(-2, -1), keepdims=True) - low
-    return jnp.where(span > 0, (maps - low) / jnp.where(span > 0, span, 1.0), 0.0)
+    high = jnp.max(maps, axis=(-2, -1), keepdims=True)
+    span = high - low
+    rounding = 8 * jnp.finfo(maps.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
+    varies = span > rounding
+    return jnp.where(varies, (maps - low) / jnp.where(varies, span, 1.0), 0.0)
 
 
 def map_on_pixels(
@@ -121,10 +129,10 @@ def class_activation_maps(
         unknown spread.
     """
     check_images(images, spread)
-    maps = network.apply(variables, images, method="features")[-1]
+    maps: Any = network.apply(variables, images, method="features")[-1]
     pooled = jnp.mean(at_least_float32(maps), axis=(-3, -2), keepdims=True)
 
-    def head(features):
+    def head(features: jax.Array) -> Any:
         return network.apply(variables, features, method=lambda n, f: n.head(f))
 
     logits, pull = jax.vjp(head, pooled)
@@ -191,7 +199,7 @@ def choose_classes(classes: Classes, logits: jax.Array) -> jax.Array:
             f"Classes are one integer for each of the {batch} images, or one for all;"
             f" got {classes.dtype} of shape {classes.shape}."
         )
-    if not isinstance(classes, jax.core.Tracer) and batch:
+    if not isinstance(classes, Tracer) and batch:
         known = np.asarray(classes)
         if known.min() < 0 or known.max() >= count:
             raise ValueError(

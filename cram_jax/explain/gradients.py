@@ -96,7 +96,7 @@ def grad_cam(
         if tap.output is None:
             raise ValueError(
                 f"{type(network).__name__} has no module {layer!r}; its modules are"
-                f" {', '.join(sorted(tap.paths))}."
+                f" {', '.join(sorted(tap.paths - {''}))}."
             )
         return logits, tap.output
 

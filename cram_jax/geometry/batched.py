@@ -111,6 +111,24 @@ def batch_shape(**shapes: Shape) -> Shape:
     return result
 
 
+def one_shape(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The arrays, broadcast to one shape (see `batch_shape`).
+
+    Those that were smaller are spread over a mesh as an array of that shape is.
+    """
+    shape = batch_shape(**{name: array.shape for name, array in arrays.items()})
+    whole = [array for array in arrays.values() if array.shape == shape]
+
+    def widen(array):
+        if array.shape == shape:
+            return array
+        if not whole:
+            return jnp.broadcast_to(array, shape)
+        return with_rank(array, len(shape)) + jnp.zeros_like(whole[0])
+
+    return {name: widen(array) for name, array in arrays.items()}
+
+
 def with_rank(array: jax.Array, rank: int) -> jax.Array:
     """The array with axes of length 1 in front, so that it has `rank` axes."""
     return jax.lax.expand_dims(array, range(rank - array.ndim))

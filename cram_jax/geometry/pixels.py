@@ -21,35 +21,34 @@ Everything is batched, differentiable, and float32 or better.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from cram_jax.geometry.coordinates import map_extents
-from cram_jax.geometry.overlap import rectangle_intersection_area
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
 from cram_jax.numerics import at_least_float32
 
 __all__ = [
-    "covers_picture",
-    "is_wider_than_picture",
     "pixels_of_points",
     "points_of_pixels",
     "rectangle_from_pixel_box",
-    "rectangle_pixel_area",
     "rectangle_pixel_box",
     "rectangle_polygon",
-    "share_of_picture",
 ]
 
-Box = jax.typing.ArrayLike
+Box = jax.typing.ArrayLike | Sequence[float]
 
 
-def _crop(crop: Box | None, height: int, width: int) -> jax.Array:
+def crop_or_whole(crop: Box | None, height: int, width: int) -> jax.Array:
+    """The crop as an array, checked; without one the whole of the input."""
     if crop is None:
         return jnp.array([0.0, 0.0, width, height], jnp.float32)
-    box = _box(crop, "crop")
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(crop)):
+    box = as_box(crop, "crop")
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(crop)):
         known = np.asarray(crop)
         if not np.all(known[..., 2:] > known[..., :2]):
             raise ValueError(
@@ -59,7 +58,8 @@ def _crop(crop: Box | None, height: int, width: int) -> jax.Array:
     return box
 
 
-def _box(box: Box, name: str) -> jax.Array:
+def as_box(box: Box, name: str) -> jax.Array:
+    """The box as a floating array, checked."""
     box = jnp.asarray(box)
     if box.ndim == 0 or box.shape[-1] != 4:
         raise ValueError(
@@ -71,7 +71,7 @@ def _box(box: Box, name: str) -> jax.Array:
     return at_least_float32(box)
 
 
-def _sides(crop: jax.Array) -> tuple[jax.Array, jax.Array]:
+def corner_and_size(crop: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Corner (left, top) and size (width, height), `[..., 2]` each."""
     return crop[..., :2], crop[..., 2:] - crop[..., :2]
 
@@ -96,7 +96,7 @@ def pixels_of_points(
     """
     points = at_least_float32(jnp.asarray(points))
     extents = jnp.array(map_extents(height, width), points.dtype)
-    corner, size = _sides(_crop(crop, height, width))
+    corner, size = corner_and_size(crop_or_whole(crop, height, width))
     return corner + size * (points / extents + 1) / 2
 
 
@@ -106,7 +106,7 @@ def points_of_pixels(
     """The inverse of `pixels_of_points`, with the same arguments."""
     pixels = at_least_float32(jnp.asarray(pixels))
     extents = jnp.array(map_extents(height, width), pixels.dtype)
-    corner, size = _sides(_crop(crop, height, width))
+    corner, size = corner_and_size(crop_or_whole(crop, height, width))
     return ((pixels - corner) / size * 2 - 1) * extents
 
 
@@ -127,7 +127,7 @@ def rectangle_polygon(
     Raises:
       ValueError: for sides below 1, and a crop that is none.
     """
-    crop = _crop(crop, height, width)[..., None, :]
+    crop = crop_or_whole(crop, height, width)[..., None, :]
     return pixels_of_points(rectangle_corners(rectangle), height, width, crop=crop)
 
 
@@ -181,7 +181,7 @@ def rectangle_from_pixel_box(
     Raises:
       ValueError: for sides below 1, and a box or crop that is none.
     """
-    box, crop = _box(box, "box"), _crop(crop, height, width)
+    box, crop = as_box(box, "box"), crop_or_whole(crop, height, width)
     first = points_of_pixels(box[..., :2], height, width, crop=crop)
     last = points_of_pixels(box[..., 2:], height, width, crop=crop)
     center, half = (first + last) / 2, (last - first) / 2
@@ -192,107 +192,3 @@ def rectangle_from_pixel_box(
         half_height=half[..., 1],
         angle=jnp.zeros_like(center[..., 0]),
     )
-
-
-def rectangle_pixel_area(
-    rectangle: Rectangle,
-    height: int,
-    width: int,
-    *,
-    crop: Box | None = None,
-    picture: tuple[int, int] | None = None,
-) -> jax.Array:
-    """The area of the rectangle inside the photograph, in pixels of it, exact.
-
-    Args:
-      rectangle: `[...]`, in coordinates of the network's input.
-      height: of the network's input, in pixels.
-      width: of the network's input, in pixels.
-      crop: see `rectangle_polygon`.
-      picture: (height, width) of the photograph; None counts what lies in the crop.
-
-    Returns:
-      `[...]`, at most the area of the photograph.
-
-    Raises:
-      ValueError: for sides below 1, and a crop that is none.
-    """
-    crop = _crop(crop, height, width)
-    frame = crop if picture is None else _whole(picture)
-    frame = rectangle_from_pixel_box(frame, height, width, crop=crop)
-    extent_x, extent_y = map_extents(height, width)
-    _, size = _sides(crop)
-    pixels_per_unit = size[..., 0] * size[..., 1] / (4 * extent_x * extent_y)
-    return rectangle_intersection_area(frame, rectangle) * pixels_per_unit
-
-
-def _whole(picture: tuple[int, int]) -> jax.Array:
-    map_extents(*picture)
-    rows, columns = picture
-    return jnp.array([0.0, 0.0, columns, rows], jnp.float32)
-
-
-def share_of_picture(
-    rectangle: Rectangle,
-    height: int,
-    width: int,
-    *,
-    crop: Box | None = None,
-    picture: tuple[int, int] | None = None,
-) -> jax.Array:
-    """The share of the photograph that lies in the rectangle, `[...]` in [0, 1], exact.
-
-    Arguments and errors are those of `rectangle_pixel_area`.
-    """
-    area = rectangle_pixel_area(rectangle, height, width, crop=crop, picture=picture)
-    _, size = _sides(_crop(crop, height, width) if picture is None else _whole(picture))
-    return jnp.clip(area / (size[..., 0] * size[..., 1]), 0.0, 1.0)
-
-
-def is_wider_than_picture(
-    rectangle: Rectangle,
-    height: int,
-    width: int,
-    *,
-    crop: Box | None = None,
-    picture: tuple[int, int] | None = None,
-) -> jax.Array:
-    """Whether the rectangle's box is wider or higher than the photograph, bool `[...]`.
-
-    Such a rectangle points at nothing in that direction. Arguments and errors are those
-    of `rectangle_pixel_area`.
-    """
-    box = rectangle_pixel_box(rectangle, height, width, crop=crop)
-    _, size = _sides(box)
-    _, whole = _sides(
-        _crop(crop, height, width) if picture is None else _whole(picture)
-    )
-    return jnp.any(size > whole, axis=-1)
-
-
-def covers_picture(
-    rectangle: Rectangle,
-    height: int,
-    width: int,
-    *,
-    crop: Box | None = None,
-    picture: tuple[int, int] | None = None,
-) -> jax.Array:
-    """Whether the whole photograph lies in the rectangle, border included, `[...]`.
-
-    Arguments and errors are those of `rectangle_pixel_area`.
-    """
-    crop = _crop(crop, height, width)
-    left, top, right, bottom = jnp.moveaxis(
-        crop if picture is None else _whole(picture), -1, 0
-    )
-    corners = jnp.stack(
-        [jnp.stack([x, y], -1) for x in (left, right) for y in (top, bottom)], -2
-    )
-    points = points_of_pixels(corners, height, width, crop=crop[..., None, :])
-    x = points[..., 0] - rectangle.center_x[..., None]
-    y = points[..., 1] - rectangle.center_y[..., None]
-    cos, sin = jnp.cos(rectangle.angle)[..., None], jnp.sin(rectangle.angle)[..., None]
-    inside_width = jnp.abs(cos * x + sin * y) <= rectangle.half_width[..., None]
-    inside_height = jnp.abs(cos * y - sin * x) <= rectangle.half_height[..., None]
-    return jnp.all(inside_width & inside_height, axis=-1)

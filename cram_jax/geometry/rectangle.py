@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.checks import check_number
-from cram_jax.geometry.batched import number_fields, register
+from cram_jax.geometry.batched import number_fields, one_shape, register
 from cram_jax.numerics import at_least_float32, precise
 
 __all__ = [
@@ -80,9 +80,7 @@ class Rectangle:
                 f"The five fields of a Rectangle have one shape, got {shown};"
                 " jnp.broadcast_arrays gives them one."
             )
-        shape = next(iter(shapes), ())
-        for name, array in given.items():
-            array = array if array.shape == shape else jnp.broadcast_to(array, shape)
+        for name, array in one_shape(given).items():
             object.__setattr__(self, name, array)
 
     def as_array(self) -> jax.Array:

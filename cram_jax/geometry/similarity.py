@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.checks import check_number
-from cram_jax.geometry.batched import align, batch_shape, number_fields, register
+from cram_jax.geometry.batched import align, number_fields, one_shape, register
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.numerics import at_least_float32, precise
 
@@ -62,9 +62,7 @@ class Similarity:
         names = (field.name for field in dataclasses.fields(self))
         values = (angle, scale, shift_x, shift_y, flip)
         given = number_fields("Similarity", dict(zip(names, values, strict=True)))
-        shape = batch_shape(**{name: array.shape for name, array in given.items()})
-        for name, array in given.items():
-            array = array if array.shape == shape else jnp.broadcast_to(array, shape)
+        for name, array in one_shape(given).items():
             object.__setattr__(self, name, array)
 
     @classmethod

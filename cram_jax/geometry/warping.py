@@ -72,6 +72,9 @@ def warp_image(
         return moved.astype(image.dtype)
 
     similarity, image = align(similarity=(similarity, 0), image=(image, 3))
+    # Where the images are spread over a mesh, so are then the similarities.
+    like = jnp.zeros_like(image[..., 0, 0, 0], dtype)
+    similarity = jax.tree.map(lambda field: field + like, similarity)
     signature = "(h,w,c),(),(),(),(),()->(h,w,c)"
     fields = jax.tree.leaves(similarity)
     return jnp.vectorize(warp_one, signature=signature)(image, *fields)

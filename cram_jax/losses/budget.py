@@ -246,6 +246,7 @@ def ramped_weight(
             "A ramp needs start and ramp in [0, 1], as shares of at least one step; got"
             f" start={start}, ramp={ramp}, total_steps={total_steps}."
         )
+    weight = jnp.asarray(weight, jnp.float32)
     done = jnp.asarray(step, jnp.float32) - start * total_steps
     if ramp * total_steps < 1e-3:
         return weight * (done >= 0).astype(jnp.float32)

@@ -2,16 +2,18 @@
 
 The *outside view* of a layer is the output of the same network when that layer lets
 through what it usually holds back: `1 - mask` in place of the mask (see
-`cram_jax.attention.gate.Gate.complement`). The loss asks that its prediction be uniform. Lu et
-al. (GC-Net, ECCV 2020, arXiv 2007.09727) train a rectangle so, by the entropy of the
-prediction from outside; Wu et al. (BAS, CVPR 2022) suppress the activation of the
-background behind a mask. Both need an area term beside them: the widest mask leaves
-nothing outside. A mask may also learn to *encode* the class instead of showing where it
-is (Jethani et al., REAL-X, arXiv 2103.01890); only a network trained apart can tell.
+`cram_jax.attention.gate.Gate.complement`). The loss asks that its prediction be
+uniform. Lu et al. (GC-Net, ECCV 2020, arXiv 2007.09727) train a rectangle so, by the
+entropy of the prediction from outside; Wu et al. (BAS, CVPR 2022) suppress the
+activation of the background behind a mask. Both need an area term beside them: the
+widest mask leaves nothing outside. A mask may also learn to *encode* the class instead
+of showing where it is (Jethani et al., REAL-X, arXiv 2103.01890); only a network
+trained apart can tell.
 
-Only what lies behind a layer runs twice: the layer's gate appends the outside view to
-the batch (`cram_jax.attention.gate`). Several layers take turns: in the outside view of one
-layer all others are as they always are, and look at what they are then given. BatchNorm
+Only what lies behind a layer runs twice. Unless the mask alone is to learn from outside
+(`cram_jax.losses.second_pass`), the layer's gate appends the outside view to the batch
+(`cram_jax.attention.gate`). Several layers take turns: in the outside view of one layer
+all others are as they always are, and look at what they are then given. BatchNorm
 normalises all views by the statistics of the first, which is the ordinary pass, and
 only that one enters the running averages: output, averages and what layers sow are
 those of the network without outside views.
@@ -27,6 +29,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cram_jax.attention.gate import Gate, add_view, first_view
+from cram_jax.losses.second_pass import apply_with_second_passes
 from cram_jax.numerics import at_least_float32
 
 __all__ = ["apply_with_outside", "ignorance_loss", "outside_loss"]
@@ -69,6 +72,7 @@ def apply_with_outside(
     images: jax.Array,
     *,
     on: bool | jax.Array = True,
+    mask_only: bool = False,
     mutable: Any = False,
     **settings: Any,
 ) -> Any:
@@ -77,12 +81,17 @@ def apply_with_outside(
     Args:
       network: whose layers gate through `cram_jax.Gate` (RectangularAttention,
         PositionwiseAttention, CBAM). A layer on a branch beside a shortcut needs
-        `cram_jax.attention.gate.follow_views` where the two meet, as in our ResNet's blocks.
+        `cram_jax.attention.gate.follow_views` where the two meet, as in the blocks of
+        our ResNet.
       variables: of the network.
       images: `[B, H, W, C]`.
       on: whether there are outside views. A traced boolean switches them while the
         compiled program runs; they are then computed in any case. (Under `jax.lax.cond`
         XLA's convolutions on CPU take five times as long, which costs more.)
+      mask_only: from the outside views nothing learns but the mask: their gradient
+        reaches the layer's own parameters and, through the mask, what lies before it.
+        See `cram_jax.losses.second_pass`, also for why. To be compiled: without `jit`
+        the network before a layer runs again for each layer.
       mutable: as in `apply`. Arrays in "intermediates" must have the batch in front.
       **settings: further arguments of `apply`, e.g. `train=True`, `rngs`, `method`.
 
@@ -102,16 +111,17 @@ def apply_with_outside(
     has_updates = mutable is not False
 
     def apply(variables, images):
-        interceptor = _ViewThroughComplements(images.shape[0])
-        with nn.intercept_methods(interceptor):
-            result = network.apply(variables, images, mutable=mutable, **settings)
-        if not interceptor.paths:
+        passes = apply_with_second_passes if mask_only else _apply_to_views
+        output, outside, updates = passes(
+            network, variables, images, mutable=mutable, **settings
+        )
+        if not outside:
             raise ValueError(
                 f"{type(network).__name__} has no layer that gates by a spatial mask,"
                 " so it has no outside view; give it one, e.g."
                 " attention=RectangularAttention, or leave the outside loss out."
             )
-        return _take_views_apart(result, interceptor, has_updates)
+        return (output, outside, updates) if has_updates else (output, outside)
 
     if on is False:
         result = network.apply(variables, images, mutable=mutable, **settings)
@@ -125,11 +135,15 @@ def apply_with_outside(
     return output, outside, *updates
 
 
-def _take_views_apart(
-    result: Any, interceptor: _ViewThroughComplements, has_updates: bool
-) -> tuple[Any, ...]:
-    """Output of the first view, outputs of the others by path, updates if any."""
-    output, *updates = result if has_updates else (result,)
+def _apply_to_views(
+    network: nn.Module, variables, images, *, mutable: Any, **settings: Any
+) -> tuple[Any, dict[str, Any], Any]:
+    """All views in one batch; what `apply_with_second_passes` returns."""
+    interceptor = _ViewThroughComplements(images.shape[0])
+    with nn.intercept_methods(interceptor):
+        output, updates = network.apply(
+            variables, images, mutable=mutable or [], **settings
+        )
     batch = interceptor.batch
 
     def view(number: int) -> Any:
@@ -141,12 +155,12 @@ def _take_views_apart(
         return jax.tree.map(take, output)
 
     outside = {path: view(number) for number, path in interceptor.paths.items()}
-    if updates and "intermediates" in updates[0]:
+    if "intermediates" in updates:
         sown = jax.tree.map(
-            lambda leaf: first_view(leaf, batch), updates[0]["intermediates"]
+            lambda leaf: first_view(leaf, batch), updates["intermediates"]
         )
-        updates = [{**updates[0], "intermediates": sown}]
-    return view(0), outside, *updates
+        updates = {**updates, "intermediates": sown}
+    return view(0), outside, updates
 
 
 def ignorance_loss(logits: jax.Array) -> jax.Array:

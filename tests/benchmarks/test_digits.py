@@ -11,14 +11,15 @@ from benchmarks.digits_further import BATCH, FILE, further_batches, further_scor
 from benchmarks.digits_report import markdown, verdict, write
 from benchmarks.tables import cell, run_all, score
 from train.commands.options import parse_fit
+from train.config.differences import differing_fields
 from train.config.presets import preset
 from train.config.run import to_dict
+from train.data.facts import Facts
 from train.data.sources.digits.cluttered import make_sample
 from train.evidence.equivariance_error import MAX_ANGLE, MAX_SCALE, MAX_SHIFT
 from train.learning.devices import JitParallel
-from train.learning.experiment import Inputs, make_experiment
-from train.run.restore import Trained
-from train.run.workdir import differing_fields
+from train.learning.experiment import make_experiment
+from train.run.checkpoints.restore import Trained
 
 
 def evaluation(accuracy, iou=None):
@@ -139,7 +140,7 @@ def test_further_scores_of_a_run_are_kept_in_its_directory(tmp_path, monkeypatch
     config = preset("digits")
     model = dataclasses.replace(config.model, widths=(4, 4, 8))
     names = tuple("0123456789")
-    inputs = Inputs((48, 48, 1), names, num_examples=64, truth="rotated")
+    inputs = Facts((48, 48, 1), names, num_examples=64, truth="rotated")
     parallel = JitParallel(jax.devices()[:1])
     config = dataclasses.replace(config, model=model)
     experiment = make_experiment(config, inputs, parallel)

@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 from benchmarks.digits_further import further_batches
-from benchmarks.digits_supervised import markdown, supervised_step, truth_distance
+from benchmarks.digits_supervised import (
+    Options,
+    markdown,
+    supervised_config,
+    truth_distance,
+    truth_term,
+)
 from cram_jax.geometry.overlap import rotated_iou
 from cram_jax.geometry.rectangle import Rectangle
-from train.config.presets import preset
+from train.data.facts import Facts
 from train.learning.devices import JitParallel
-from train.learning.experiment import Inputs, make_experiment
-from train.learning.steps import observe
+from train.learning.evaluator import observe
+from train.learning.experiment import make_experiment
+from train.learning.steps import train_step
 
 
 def test_distance_to_the_truth_grows_and_is_in_units_of_its_size():
@@ -33,30 +40,28 @@ def test_distance_to_the_truth_grows_and_is_in_units_of_its_size():
 
 
 def test_the_truth_teaches_where_the_digit_is():
-    config = preset("digits")
+    config = supervised_config(0, Options())
     config = dataclasses.replace(
         config,
         epochs=1.0,
         batch_size=32,
         model=dataclasses.replace(config.model, widths=(4, 8, 8)),
     )
-    inputs = Inputs((48, 48, 1), tuple("0123456789"), num_examples=960, truth="rotated")
+    inputs = Facts((48, 48, 1), tuple("0123456789"), num_examples=960, truth="rotated")
     parallel = JitParallel(jax.devices()[:1])
-    experiment = make_experiment(config, inputs, parallel)
+    experiment = make_experiment(config, inputs, parallel, terms=[truth_term(1.0)])
     batch = {name: leaf[:32] for name, leaf in further_batches(500)[0].items()}
     true = Rectangle.from_array(jnp.asarray(batch["rectangle"]))
 
     @jax.jit
     def overlap(variables, step):
-        _, evidence = observe(
-            experiment.task, variables, step, jnp.asarray(batch["image"])
-        )
+        _, evidence = observe(experiment, variables, step, jnp.asarray(batch["image"]))
         (layer,) = evidence.values()
         return rotated_iou(layer["rectangle"], true).mean()
 
     state = experiment.initial_state()
     before = overlap(state.evaluated_variables(), state.step)
-    update = jax.jit(partial(supervised_step, experiment.task, 1.0))
+    update = jax.jit(partial(train_step, experiment))
     for _ in range(30):
         state = update(state, batch)
     assert int(state.step) == 30

@@ -16,6 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from train.commands.options import EvaluateConfig
+from train.commands.yardsticks import (
+    YARDSTICKS,
+    measured_yardsticks,
+    yardsticks_table,
+)
 from train.config.data import DataConfig
 from train.config.places import folder_of
 from train.config.run import FitConfig
@@ -23,16 +28,15 @@ from train.data.loaders import Feed
 from train.data.pipeline import Batch
 from train.data.sources.holding_out import HELD_OUT
 from train.errors import DONE, UserError
-from train.evidence.equivariance_error import PICTURE, draw_curves, equivariance_scores
+from train.evidence.equivariance_error import draw_curves, equivariance_scores
 from train.learning.devices import Parallel, evaluation_parallel
-from train.learning.evaluator import Evaluator
-from train.learning.task import Task
+from train.learning.evaluator import Evaluator, shown_by
+from train.learning.experiment import Experiment
 from train.printing import printable
+from train.run import layout
+from train.run.checkpoints.restore import Trained, restore_trained
 from train.run.outputs import Outputs
-from train.run.restore import Trained, restore_trained
 from train.run.workdir import load_config
-
-RESULT_FILE = "evaluation.json"
 
 
 def scores_table(scores: Mapping[str, float | None], title: str) -> Table:
@@ -62,8 +66,8 @@ def result_files(workdir: Path, names: Sequence[str]) -> Outputs:
       UserError: if they do.
     """
     outputs = Outputs(workdir, "evaluate", [workdir])
-    if _is_evaluation(workdir / RESULT_FILE):
-        outputs.adopt(RESULT_FILE, PICTURE)
+    if _is_evaluation(workdir / layout.EVALUATION):
+        outputs.adopt(layout.EVALUATION, layout.EQUIVARIANCE_PICTURE)
     outputs.check(*names)
     return outputs
 
@@ -90,12 +94,12 @@ def _same_images(data: DataConfig) -> bool:
 
 def _key(split: str) -> str:
     """Name of a split's scores in the file, where two names have another meaning."""
-    return f"{split}_split" if split in ("step", "equivariance") else split
+    return f"{split}_split" if split in ("step", "equivariance", YARDSTICKS) else split
 
 
 def _equivariance(
     options: EvaluateConfig,
-    task: Task,
+    experiment: Experiment,
     trained: Trained,
     batches: Iterable[Batch],
     parallel: Parallel,
@@ -107,10 +111,15 @@ def _equivariance(
     size = options.batch_size or trained.experiment.config.batch_size
     count = math.ceil(options.equivariance_images / size)
     images = [parallel.place_batch(b) for b in itertools.islice(batches, count)]
-    scores, curves = equivariance_scores(task, trained.variables, trained.step, images)
+    scores, curves = equivariance_scores(
+        shown_by(experiment, trained.variables, trained.step),
+        images,
+        truth=experiment.inputs.truth,
+        fill=experiment.config.equivariance.fill,
+    )
     picture = io.BytesIO()
     draw_curves(curves, picture)
-    outputs.write(PICTURE, picture.getvalue())
+    outputs.write(layout.EQUIVARIANCE_PICTURE, picture.getvalue())
     return scores, curves
 
 
@@ -136,6 +145,16 @@ def _data_now(config: FitConfig, options: EvaluateConfig) -> DataConfig:
     return data
 
 
+def _feed(trained: Trained, data: DataConfig, batch_size: int) -> Feed:
+    """The images to score, as the network takes them, with its classes."""
+    optimizer = dataclasses.replace(trained.config.optimizer, accumulate=1)
+    config = dataclasses.replace(
+        trained.config, data=data, batch_size=batch_size, optimizer=optimizer
+    )
+    experiment = trained.experiment
+    return Feed(config, experiment.task, experiment.inputs)
+
+
 def evaluate(options: EvaluateConfig) -> int:
     """Scores a checkpoint; prints a table, writes WORKDIR/evaluation.json.
 
@@ -146,24 +165,16 @@ def evaluate(options: EvaluateConfig) -> int:
     batch_size = options.batch_size or config.batch_size
     if batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more; got {batch_size}.")
-    drawn = [PICTURE] if options.equivariance_images > 0 else []
-    outputs = result_files(options.workdir, [RESULT_FILE, *drawn])
+    drawn = [layout.EQUIVARIANCE_PICTURE] if options.equivariance_images > 0 else []
+    outputs = result_files(options.workdir, [layout.EVALUATION, *drawn])
     parallel = evaluation_parallel(batch_size)
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
     data = _data_now(config, options)
-    feed = Feed(
-        dataclasses.replace(
-            config,
-            data=data,
-            batch_size=batch_size,
-            optimizer=dataclasses.replace(config.optimizer, accumulate=1),
-        ),
-        trained.experiment.inputs.class_names,
-    )
-    task = dataclasses.replace(
-        trained.experiment.task, truth=feed.eval_source.info.truth
-    )
-    evaluator = Evaluator(task, parallel)
+    feed = _feed(trained, data, batch_size)
+    truth = feed.eval_source.info.truth
+    inputs = dataclasses.replace(trained.experiment.inputs, truth=truth)
+    experiment = dataclasses.replace(trained.experiment, inputs=inputs)
+    evaluator = Evaluator(experiment, parallel)
     main = _key(feed.eval_source.info.split)
     scored = {main: feed.eval_batches()}
     if options.train_images and not _same_images(data):
@@ -174,11 +185,17 @@ def evaluate(options: EvaluateConfig) -> int:
         scores = evaluator.scores(trained.variables, trained.step, batches)
         if split == main and options.equivariance_images > 0:
             moving, result["equivariance"] = _equivariance(
-                options, task, trained, batches, parallel, outputs
+                options, experiment, trained, batches, parallel, outputs
             )
             scores |= moving
         result[split] = scores
         title = f"{options.workdir}, step {int(trained.step)}: {split}"
         console.print(scores_table(scores, title))
-    outputs.write_json(RESULT_FILE, result)
+        if split == main and options.yardsticks and truth != "none":
+            found = measured_yardsticks(
+                experiment, trained.variables, trained.step, feed, batches, parallel
+            )
+            result[YARDSTICKS] = found
+            console.print(yardsticks_table(found, f"{main}, beside yardsticks"))
+    outputs.write_json(layout.EVALUATION, result)
     return DONE

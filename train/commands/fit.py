@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 
 from train.commands.models import network_table
@@ -10,10 +12,10 @@ from train.config.run import FitConfig
 from train.data.loaders import Feed
 from train.learning.devices import check_batch, make_parallel
 from train.learning.experiment import make_experiment
-from train.learning.network import parameter_paths
+from train.learning.network import check_freeze_norm, parameter_paths
 from train.learning.optimizer import check_patterns
-from train.learning.pretrained import check_freeze_norm
 from train.learning.processes import start_hosts
+from train.learning.terms import Term
 from train.run.claim import (
     check_config,
     check_inputs,
@@ -24,10 +26,15 @@ from train.run.claim import (
 from train.run.interrupts import Interrupts
 from train.run.loop import Loop
 from train.run.progress import Display
+from train.tasks.registry import make_task
 
 
-def fit(config: FitConfig) -> int:
+def fit(config: FitConfig, *, terms: Sequence[Term] = ()) -> int:
     """Trains, or goes on training; returns the exit code (see `train.errors`).
+
+    Args:
+      config: what was typed.
+      terms: losses beside those of the task and of the config.
 
     Raises:
       UserError: and its kinds, each with one sentence.
@@ -40,17 +47,17 @@ def fit(config: FitConfig) -> int:
         check_batch(config.batch_size, parallel.device_count, parts)
         check_config(config)
         before = earlier_start(config.workdir)
-        feed = Feed(config, before and before.inputs.class_names)
+        feed = Feed(config, make_task(config), before and before.inputs)
         check_inputs(config, feed.inputs)
-        experiment = make_experiment(config, feed.inputs, parallel)
+        experiment = make_experiment(config, feed.inputs, parallel, terms=terms)
         if before is None:  # an older run may go on
-            paths = parameter_paths(experiment.task.model, feed.inputs.image_shape)
+            paths = parameter_paths(experiment.model, feed.inputs.image_shape)
             check_patterns(config.optimizer, paths)
             check_freeze_norm(config)
         display = Display(
             experiment.total_steps, quiet=config.output.quiet or not writes
         )
-        model, shape = experiment.task.model, feed.inputs.image_shape
+        model, shape = experiment.model, feed.inputs.image_shape
         with claimed(config, feed.inputs):
             display.console.print(network_table(model, shape))
             loop = Loop(experiment, feed, display)

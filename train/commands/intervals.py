@@ -32,7 +32,7 @@ def student_point(degrees: int, confidence: float = CONFIDENCE) -> float:
     """The t beyond which, on both sides, lies what `confidence` leaves.
 
     Args:
-      degrees: of freedom, 1 or more.
+      degrees: degrees of freedom, 1 or more.
       confidence: between 0 and 1.
     """
     if degrees < 1 or not 0 < confidence < 1:

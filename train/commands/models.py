@@ -21,12 +21,12 @@ class Part:
     """One direct child of a network.
 
     Attributes:
-      name: of the module.
+      name: the module's name.
       kind: its class.
       output: shape of what it returns for one image.
       parameters: their number.
-      flops: of its forward pass for one image; a multiplication and an addition
-        count as two.
+      flops: what its forward pass takes for one image; a multiplication and an
+        addition count as two.
     """
 
     name: str

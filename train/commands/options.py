@@ -52,6 +52,9 @@ class EvaluateConfig:
     equivariance_images: int = 500
     """Images that are also shown rotated, scaled and shifted, to see whether the
     masks move along (WORKDIR/equivariance.png); 0: none."""
+    yardsticks: bool = True
+    """Where objects are known: also score the whole image, a constant box, an oracle
+    and class activation maps, in a table beside the layers."""
     data: MovedDataConfig = dataclasses.field(default_factory=MovedDataConfig)
 
 
@@ -69,6 +72,9 @@ class PredictConfig:
     checkpoint: str = "latest"
     """Which checkpoint: latest, best on held-out images (data.validation), or the
     number of a step."""
+    cam: bool = False
+    """Also draw the class activation map of the predicted class, beside the
+    rectangle."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The subcommand `predict`: class, and where the network looked, of image files."""
+"""The subcommand `predict`: what a network sees in image files, and where it looks."""
 
 from __future__ import annotations
 
@@ -11,66 +11,99 @@ import jax
 import numpy as np
 from PIL import Image
 
+from cram_jax.drawing import image_grid
 from train.commands.image_files import Found, find_images
 from train.commands.options import PredictConfig
-from train.commands.prediction_picture import class_text, draw_sight
-from train.commands.sight import NoAnswerError, as_line, as_record, see
+from train.data.preparation import with_source_interpolation
 from train.data.sources.base import UnreadableImageError
 from train.data.sources.decoding import decode_image
 from train.errors import DONE, WRONG_USE, UserError
+from train.evidence.sight import NoAnswerError, Sight, area_lines, as_record, see
+from train.evidence.sight_picture import draw_sight
 from train.learning.devices import JitParallel
-from train.learning.steps import observe
+from train.learning.evaluator import explain_prediction, observe
 from train.printing import printable, say
+from train.run import layout
+from train.run.checkpoints.restore import Trained, restore_trained
 from train.run.outputs import Outputs
-from train.run.restore import Trained, restore_trained
 from train.run.workdir import load_config
 
-RESULT_FILE = "predictions.json"
-PICTURE_ENDING = "-rectangle.png"
 _COMMAND = "predict"
+_CAM_CAPTION = "class activation map"
 
 
 class Predictor:
     """Predicts image after image; one that cannot be used does not stop the others.
 
     Attributes:
-      records: of all images so far, with "error" for those that cannot be used.
+      records: one for each image so far, with "error" where it cannot be used.
       failures: how many those are.
     """
 
-    def __init__(self, trained: Trained, outputs: Outputs):
+    def __init__(self, trained: Trained, outputs: Outputs, *, cam: bool = False):
         """Compiles nothing yet.
 
         Args:
           trained: the network.
           outputs: where the pictures go.
+          cam: draw the class activation map of the predicted class, too.
+
+        Raises:
+          UserError: for `cam`, if the task has no classes.
         """
         self.records: list[dict[str, Any]] = []
         self.failures = 0
         self._trained, self._outputs = trained, outputs
         self._taken: set[str] = set()
-        self._unwritable: set[int] = set()
-        task = trained.experiment.task
-        self._look = jax.jit(partial(observe, task, trained.variables, trained.step))
+        self._notes: set[str] = set()
+        self._data = with_source_interpolation(trained.config)
+        of_run = trained.experiment, trained.variables, trained.step
+        self._look = jax.jit(partial(observe, *of_run))
+        self._explain = jax.jit(partial(explain_prediction, *of_run)) if cam else None
+        if self._explain is not None:
+            shape = (1, *trained.experiment.inputs.image_shape)
+            jax.eval_shape(self._explain, jax.ShapeDtypeStruct(shape, np.uint8))
 
     def predict(self, file: Path) -> None:
         """Writes the picture of one image and prints its line."""
+        task, facts = self._trained.experiment.task, self._trained.experiment.inputs
         try:
             image = decode_image(file, channels=3)
-            sight = see(self._trained, self._look, image)
+            shown = see(self._look, image, facts.image_shape, self._data)
         except UnreadableImageError as error:
             self.fail(file, str(error).replace(str(file), "", 1).strip())
             return
         except (NoAnswerError, MemoryError) as error:
             self.fail(file, str(error) or "is too large for this machine's memory.")
             return
-        names = self._trained.experiment.inputs.class_names
-        text = self._class_text(names[sight.label], sight.label)
-        name = self._outputs.free_name(file.stem, PICTURE_ENDING, self._taken)
-        picture = self._outputs.write(name, _png(draw_sight(sight, image, text)))
+        outputs, sight = shown
+        prediction = task.prediction(outputs, sight.view, facts)
+        picture = self._write_picture(file, image, sight, prediction)
         place = {"image": printable(file), "picture": printable(picture)}
-        self.records.append(place | as_record(sight, names))
-        say(f"{printable(file)}: {as_line(sight, printable(names[sight.label]))}")
+        self.records.append(place | prediction | as_record(sight))
+        line = ", ".join([task.line(prediction), *area_lines(sight)])
+        say(f"{printable(file)}: {line}")
+
+    def _write_picture(
+        self, file: Path, image: np.ndarray, sight: Sight, prediction: dict[str, Any]
+    ) -> Path:
+        task = self._trained.experiment.task
+        caption = task.caption(prediction)
+        if caption.note is not None and caption.note not in self._notes:
+            self._notes.add(caption.note)
+            say(caption.note)
+
+        def draw(picture: np.ndarray, scale: float) -> np.ndarray:
+            return task.draw(picture, prediction, scale)
+
+        name = self._outputs.free_name(file.stem, layout.PREDICTION_ENDING, self._taken)
+        picture = draw_sight(sight, image, caption.text, draw)
+        if self._explain is not None:
+            facts = self._trained.experiment.inputs
+            _, cam = see(self._explain, image, facts.image_shape, self._data)
+            beside = draw_sight(cam, image, _CAM_CAPTION)
+            picture = image_grid([picture, beside], columns=2)
+        return self._outputs.write(name, _png(picture))
 
     def fail(self, file: Path, reason: str) -> None:
         """Notes an image that cannot be used."""
@@ -78,16 +111,6 @@ class Predictor:
         reason = _one_line(reason)
         self.records.append({"image": printable(file), "error": reason})
         say(f"error: {printable(file)} {reason}", error=True)
-
-    def _class_text(self, name: str, label: int) -> str:
-        text, is_name = class_text(name, label)
-        if not is_name and label not in self._unwritable:
-            self._unwritable.add(label)
-            say(
-                f"No font of this system has the letters of {printable(name)!r}: its"
-                f" pictures say {text!r}. Install a font of that script."
-            )
-        return text
 
 
 def predict(options: PredictConfig) -> int:
@@ -104,15 +127,17 @@ def predict(options: PredictConfig) -> int:
         raise UserError("predict needs at least one image file.")
     load_config(options.workdir)
     outputs = Outputs(
-        options.output or options.workdir / "predictions", _COMMAND, [options.workdir]
+        options.output or options.workdir / layout.PREDICTIONS_FOLDER,
+        _COMMAND,
+        [options.workdir],
     )
-    outputs.check(RESULT_FILE)
+    outputs.check(layout.PREDICTIONS)
     found = find_images(options.images, made_by=_COMMAND)
     if not found.files:
         raise UserError(_no_image(found))
     parallel = JitParallel(jax.local_devices()[:1])
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
-    predictor = Predictor(trained, outputs)
+    predictor = Predictor(trained, outputs, cam=options.cam)
     for note in found.notes:
         say(note)
     try:
@@ -122,12 +147,12 @@ def predict(options: PredictConfig) -> int:
             predictor.predict(file)
     finally:
         # Also of what was done before a full disk or an impatient user.
-        outputs.write_json(RESULT_FILE, predictor.records)
-    say(f"Pictures and {RESULT_FILE} are in {printable(outputs.directory)}.")
+        outputs.write_json(layout.PREDICTIONS, predictor.records)
+    say(f"Pictures and {layout.PREDICTIONS} are in {printable(outputs.directory)}.")
     if predictor.failures:
         say(
             f"{predictor.failures} of {len(predictor.records)} could not be used; see"
-            f' "error" in {RESULT_FILE}.',
+            f' "error" in {layout.PREDICTIONS}.',
             error=True,
         )
     return WRONG_USE if predictor.failures else DONE

@@ -10,9 +10,9 @@ from train.commands.report_curves import curve_pictures
 from train.commands.report_runs import Run, group_runs, read_runs
 from train.errors import DONE, UserError
 from train.printing import printable, say
+from train.run import layout
 from train.run.outputs import Outputs
 
-RESULT_FILE = "report.md"
 _ABOUT = ("kind", "step", "epoch", "seconds", "images")
 _ONE_SEED = "A row of one seed has no interval."
 
@@ -71,7 +71,7 @@ def report(options: ReportConfig) -> int:
     curves = curve_pictures(groups)
     outputs = Outputs(options.output, "report", [run.workdir for run in runs])
     files = {f"{name}.png": content for name, content in curves.items()}
-    outputs.check(RESULT_FILE, *files)
+    outputs.check(layout.REPORT, *files)
     notes = [f"Passed over: {sentence}" for sentence in passed_over]
     if any(len(each) == 1 for each in groups.values()):
         notes.append(_ONE_SEED)
@@ -79,7 +79,7 @@ def report(options: ReportConfig) -> int:
     text += "".join(f"\n![{name}]({name}.png)\n" for name in curves)
     for name, content in files.items():
         outputs.write(name, content)
-    path = outputs.write(RESULT_FILE, text.encode())
+    path = outputs.write(layout.REPORT, text.encode())
     say(table)
     for note in notes:
         say(note)

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.config.differences import differing_fields
 from train.config.run import to_dict
 from train.errors import UserError, cause_of
 from train.printing import printable
-from train.run.metric_log import METRICS_FILE
-from train.run.workdir import CONFIG_FILE, differing_fields, load_config
+from train.run import layout
+from train.run.workdir import load_config
 
 Record = dict[str, Any]
 PassedOver = list[str]
@@ -24,7 +25,7 @@ class Run:
     Attributes:
       workdir: that it lies in.
       config: as a plain dict, without the seed.
-      seed: of the run.
+      seed: the run's seed.
       eval: records of evaluation; values that are not finite are left out.
     """
 
@@ -35,7 +36,7 @@ class Run:
         self.workdir = workdir
         self.config = _read_config(workdir)
         self.seed = self.config.pop("seed")
-        records = read_metrics(workdir / METRICS_FILE)
+        records = read_metrics(workdir / layout.METRICS)
         self.eval = [_finite(each) for each in records if each["kind"] == "eval"]
         if not self.eval:
             raise UserError(f"{printable(workdir)} has not been evaluated yet.")
@@ -47,7 +48,7 @@ class Run:
 
 
 def _read_config(workdir: Path) -> dict[str, Any]:
-    path = workdir / CONFIG_FILE
+    path = workdir / layout.CONFIG
     try:
         if path.exists() and not isinstance(json.loads(path.read_bytes()), dict):
             raise UserError(f"{printable(path)} holds no config.")
@@ -107,8 +108,8 @@ def _finite(record: Record) -> Record:
 def read_runs(workdirs: Iterable[Path]) -> tuple[list[Run], PassedOver]:
     """The runs that can be compared, and a sentence on each entry that cannot.
 
-    Of several runs of one config and one seed the longest counts: a copy is no
-    second seed.
+    Where several runs have one config and one seed, the longest counts: a copy is
+    no second seed.
     """
     runs: list[Run] = []
     passed_over: PassedOver = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from train.config.checks import require_choices, require_fields
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -43,7 +45,7 @@ class DataConfig:
     (1, 1): no random crop, but the largest central square."""
 
     crop_aspect: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest width-to-height ratio of a random crop. Must be (1, 1)
+    """Smallest and largest width-to-height ratio of a random crop. It must be (1, 1)
     where the true rectangles are rotated."""
 
     flip: bool = False
@@ -58,8 +60,8 @@ class DataConfig:
     ImageNet networks were measured at 0.875."""
 
     interpolation: Literal["bilinear", "bicubic"] | None = None
-    """Of the resize, antialiased. Default: that of the pretrained weights, else
-    bilinear."""
+    """How images are resized, always antialiased. Default: as for the pretrained
+    weights, else bilinear."""
 
     workers: int = 0
     """Processes that decode and augment; 0: threads of this process. Sets held in
@@ -69,8 +71,8 @@ class DataConfig:
     """Threads that make batches where there are no worker processes."""
 
     memory_limit_mb: int = 1024
-    """Sets whose decoded images need at most this many MB are decoded once and kept
-    in memory. 0: never."""
+    """Sets whose decoded images need at most this many megabytes are decoded once and
+    kept in memory. 0: never."""
 
     on_bad_image: Literal["raise", "skip"] = "raise"
     """An image that cannot be decoded stops the run, or is named, skipped and counted
@@ -84,55 +86,34 @@ class DataConfig:
     far edge (Tiny ImageNet has it so)."""
 
     def __post_init__(self) -> None:
-        _require(self.name != "", "data.name must not be empty", self.name)
-        for field in ("train_examples", "eval_examples", "image_size"):
-            value = getattr(self, field)
-            _require(value is None or value >= 1, f"data.{field} must be >= 1", value)
-        _require(
-            0.0 <= self.validation < 1.0,
-            "data.validation must be in [0, 1)",
-            self.validation,
-        )
-        for field in ("train_split", "eval_split"):
-            value = getattr(self, field)
-            _require(value.strip() != "", f"data.{field} must not be empty", value)
-        low, high = self.crop_area
-        _require(
-            0.0 < low <= high <= 1.0,
-            "data.crop_area must be 0 < smallest <= largest <= 1",
-            self.crop_area,
-        )
-        low, high = self.crop_aspect
-        _require(
-            0.0 < low <= high,
-            "data.crop_aspect must be 0 < smallest <= largest",
-            self.crop_aspect,
-        )
-        _require(
-            0.0 <= self.color_jitter < 1.0,
-            "data.color_jitter must be in [0, 1)",
-            self.color_jitter,
-        )
-        _require(
-            0.0 < self.eval_crop <= 1.0,
-            "data.eval_crop must be in (0, 1]",
-            self.eval_crop,
-        )
-        for field, least in (("workers", 0), ("threads", 1), ("memory_limit_mb", 0)):
-            value = getattr(self, field)
-            _require(value >= least, f"data.{field} must be >= {least}", value)
-        _require(
-            self.interpolation in (None, "bilinear", "bicubic"),
-            'data.interpolation must be "bilinear" or "bicubic"',
-            self.interpolation,
-        )
-        _require(
-            self.on_bad_image in ("raise", "skip"),
-            'data.on_bad_image must be "raise" or "skip"',
-            self.on_bad_image,
-        )
+        """Checks ranges."""
+        require_choices(self, "data")
+        for names, accept, must in _RULES:
+            require_fields(self, "data", names, accept, must)
 
 
-def _require(holds: bool, rule: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"{rule}, got {value!r}.")
+_RULES = (
+    (
+        ("name", "train_split", "eval_split"),
+        lambda text: text.strip() != "",
+        "not be empty",
+    ),
+    (
+        ("train_examples", "eval_examples", "image_size", "threads"),
+        lambda value: value >= 1,
+        "be 1 or more",
+    ),
+    (("workers", "memory_limit_mb"), lambda value: value >= 0, "be 0 or more"),
+    (("validation", "color_jitter"), lambda value: 0 <= value < 1, "be in [0, 1)"),
+    (("eval_crop",), lambda value: 0 < value <= 1, "be in (0, 1]"),
+    (
+        ("crop_area",),
+        lambda area: 0 < area[0] <= area[1] <= 1,
+        "be 0 < smallest <= largest <= 1",
+    ),
+    (
+        ("crop_aspect",),
+        lambda aspect: 0 < aspect[0] <= aspect[1],
+        "be 0 < smallest <= largest",
+    ),
+)

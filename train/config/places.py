@@ -5,12 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from train.config.run import FitConfig
-
-if TYPE_CHECKING:  # The command line needs this file, and none of jax.
-    from train.run.workdir import Difference
 
 FOLDER = "folder:"
 
@@ -47,20 +44,19 @@ def with_absolute_places(config: FitConfig) -> FitConfig:
     return dataclasses.replace(config, data=data, model=model)
 
 
-def same_place(
-    difference: Difference, old: dict[str, Any], new: dict[str, Any]
-) -> bool:
-    """Whether a difference of two configs is one of spelling, or of a move.
+def same_place(name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two configs differ in a field by spelling only, or by a move.
 
     A folder of images that lies elsewhere is judged by its classes and the number of
     its images (see `train.run.claim.check_inputs`); a file of weights by its name, once
     the old one is gone.
     """
-    if difference.name == "data.name":
+    if name == "data.name":
         folders = [folder_of(str(each["data"]["name"])) for each in (old, new)]
         return None not in folders
-    if difference.name == "model.pretrained" and difference.old and difference.new:
-        before, now = expanded(difference.old), expanded(difference.new)
+    weights = [each.get("model", {}).get("pretrained") for each in (old, new)]
+    if name == "model.pretrained" and all(weights):
+        before, now = map(expanded, weights)
         if not os.path.isfile(now):
             return False
         moved = not os.path.exists(before) and Path(before).name == Path(now).name

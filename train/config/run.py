@@ -12,17 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from train.config.attention import EquivarianceConfig, SharpnessConfig
+from train.config.budget import BudgetConfig
+from train.config.checks import require, require_choices
 from train.config.data import DataConfig
-from train.config.sections import (
-    CheckpointConfig,
-    EquivarianceConfig,
-    HostsConfig,
-    ModelConfig,
-    OptimizerConfig,
-    OutputConfig,
-    SharpnessConfig,
-    require,
-)
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
+from train.config.output import CheckpointConfig, HostsConfig, OutputConfig
+from train.config.task import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -40,18 +37,22 @@ class FitConfig:
     parallel: Literal["jit", "pmap"] = "jit"
     """How the batch is spread over devices: a sharded jit, or pmap."""
     precision: Literal["float32", "bf16"] = "float32"
-    """Of the computation; parameters, geometry and losses are always float32."""
+    """Numbers that the network computes in; parameters, geometry and losses are always
+    float32."""
+    task: TaskConfig = field(default_factory=TaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sharpness: SharpnessConfig = field(default_factory=SharpnessConfig)
     equivariance: EquivarianceConfig = field(default_factory=EquivarianceConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
 
     def __post_init__(self):
         """Checks ranges."""
+        require_choices(self, "")
         require(0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
         require(
             self.batch_size >= 1 and self.batch_size % self.optimizer.accumulate == 0,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -12,7 +14,6 @@ from train.data.sources.base import (
     Example,
     Source,
     UnreadableImageError,
-    checked_label,
 )
 from train.data.sources.memory import MemorySource, name_skipped
 from train.data.views import (
@@ -26,6 +27,27 @@ from train.data.views import (
 )
 
 Batch = dict[str, np.ndarray]
+
+
+class RowTruth(Protocol):
+    """What a row must know of a task; see `train.tasks.task.Task`."""
+
+    def blank_truth(self, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """A row without truth."""
+        ...
+
+    def truth_of(self, example: Example, view: View) -> dict[str, np.ndarray]:
+        """The truth of what is seen of an example."""
+        ...
+
+    def check(self, example: Example, info: DatasetInfo, name: str) -> None:
+        """Refuses an example whose truth means nothing."""
+        ...
+
+    def mirrored(self, truth: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The truth of mirrored images."""
+        ...
+
 
 _DEFAULT_SIZE = 224
 
@@ -47,6 +69,7 @@ class RowMaker:
 
     Attributes:
         source: the images.
+        task: says which truth belongs to a row.
         config: their size, crops and colours, and what to do about an unreadable one:
             with "skip" the next readable image takes its place, with weight 0. In
             training its `eval_crop` is 1, the largest central square.
@@ -54,16 +77,18 @@ class RowMaker:
         table: the rows made beforehand, or None.
     """
 
-    def __init__(self, source: Source, config: DataConfig, *, training: bool) -> None:
+    def __init__(
+        self, source: Source, config: DataConfig, task: RowTruth, *, training: bool
+    ) -> None:
         plain = config.crop_area == (1, 1) and config.color_jitter == 0
         # The crop of evaluation is evaluation's alone.
         config = dataclasses.replace(config, eval_crop=1.0) if training else config
-        self.source, self.config = source, config
+        self.source, self.config, self.task = source, config, task
         self.augments = training and not plain
         image_bytes = np.prod(input_shape(source.info, config)) * len(source)
         fits = image_bytes <= config.memory_limit_mb * 1e6
         in_memory = isinstance(source, MemorySource) and fits and not self.augments
-        self.table = _make_table(source, config) if in_memory else None
+        self.table = self._make_table() if in_memory else None
 
     def __call__(
         self,
@@ -82,35 +107,84 @@ class RowMaker:
             UnreadableImageError: names the image, if `config` says so.
         """
         if self.table is not None:
-            return _gather(self.table, indices, mirrored)
-        batch = empty_rows(self.source.info, self.config, len(indices))
-        upright = self.source.info.truth != "rotated"
-        size = batch["image"].shape[1:3]
+            return self._gather(indices, mirrored)
+        batch = self._empty(len(indices))
         for row, index in enumerate(indices):
-            example, readable = _read(self.source, int(index), self.config.on_bad_image)
             rng = generators[row] if generators and self.augments else None
-            view = _choose_view(example, self.config, bool(mirrored[row]), rng, size)
-            kind = self.config.interpolation
-            _fill(batch, row, example, view, upright=upright, interpolation=kind)
+            self._fill(batch, row, int(index), bool(mirrored[row]), rng)
             if rng is not None and self.config.color_jitter:
                 image = _jittered(batch["image"][row], self.config.color_jitter, rng)
                 batch["image"][row] = image
-            batch["weight"][row] = readable
+        return batch
+
+    def _empty(self, rows: int) -> Batch:
+        info = self.source.info
+        shape = input_shape(info, self.config)
+        return empty_rows(shape, info.truth, self.task, rows)
+
+    def _fill(
+        self,
+        batch: Batch,
+        row: int,
+        index: int,
+        mirrored: bool,
+        rng: np.random.Generator | None,
+    ) -> None:
+        """Writes what is seen of one image into its row."""
+        config, info = self.config, self.source.info
+        example, readable = _read(self.source, index, config.on_bad_image, self.task)
+        view = _choose_view(example, config, mirrored, rng, batch["image"].shape[1:3])
+        batch["image"][row] = render_view(example.image, view, config.interpolation)
+        batch["weight"][row] = readable
+        for name, value in self.task.truth_of(example, view).items():
+            batch[name][row] = value
+        _fill_object(batch, row, example, view, upright=info.truth != "rotated")
+
+    def _make_table(self) -> Batch:
+        """All rows of a set, none of them augmented."""
+        table = self._empty(len(self.source))
+        for row in range(len(self.source)):
+            self._fill(table, row, row, mirrored=False, rng=None)
+        return table
+
+    def _gather(self, indices: np.ndarray, mirrored: np.ndarray) -> Batch:
+        """Rows of the table."""
+        assert self.table is not None
+        batch = {name: values[indices] for name, values in self.table.items()}
+        if mirrored.any():
+            for name in batch.keys() & {"image", "object_mask"}:
+                batch[name][mirrored] = batch[name][mirrored][:, :, ::-1]
+            # Mirroring turns the sign of center_x and of the angle.
+            batch["rectangle"][mirrored] *= np.array([-1, 1, 1, 1, -1], np.float32)
+            own = self.task.blank_truth(batch["image"].shape[1:3])
+            truth = {name: batch[name][mirrored] for name in own}
+            for name, values in self.task.mirrored(truth).items():
+                batch[name][mirrored] = values
         return batch
 
 
-def empty_rows(info: DatasetInfo, config: DataConfig, rows: int) -> Batch:
-    """A batch of black images without truth, with weight 1."""
-    height, width, channels = input_shape(info, config)
+def empty_rows(
+    image_shape: tuple[int, int, int], truth: str, task: RowTruth, rows: int
+) -> Batch:
+    """A batch of black images without truth, with weight 1.
+
+    Args:
+        image_shape: (height, width, channels) of the network's input.
+        truth: what the set knows of the object; see `DatasetInfo`.
+        task: says what else belongs to a row.
+        rows: their number.
+    """
+    size = image_shape[:2]
     batch = {
-        "image": np.zeros((rows, height, width, channels), np.uint8),
-        "label": np.zeros(rows, np.int32),
+        "image": np.zeros((rows, *image_shape), np.uint8),
         "weight": np.ones(rows, np.float32),
         "rectangle": np.zeros((rows, 5), np.float32),
         "rectangle_weight": np.zeros(rows, np.float32),
     }
-    if info.truth == "mask":
-        batch["object_mask"] = np.zeros((rows, height, width), np.uint8)
+    if truth == "mask":
+        batch["object_mask"] = np.zeros((rows, *size), np.uint8)
+    for name, value in task.blank_truth(size).items():
+        batch[name] = np.repeat(value[None], rows, axis=0)
     return batch
 
 
@@ -131,18 +205,10 @@ def _choose_view(
     return dataclasses.replace(view, mirrored=mirrored)
 
 
-def _fill(
-    batch: Batch,
-    row: int,
-    example: Example,
-    view: View,
-    *,
-    upright: bool,
-    interpolation: str | None,
+def _fill_object(
+    batch: Batch, row: int, example: Example, view: View, *, upright: bool
 ) -> None:
-    """Writes what is seen of one example into its row."""
-    batch["image"][row] = render_view(example.image, view, interpolation)
-    batch["label"][row] = example.label
+    """Writes where the object is seen into its row."""
     if example.rectangle is not None:
         seen = visible_rectangle(view, example.rectangle, upright=upright)
         if seen is not None:
@@ -161,38 +227,17 @@ def _jittered(
     )
 
 
-def _read(source: Source, index: int, on_bad_image: str) -> tuple[Example, bool]:
+def _read(
+    source: Source, index: int, on_bad_image: str, task: RowTruth
+) -> tuple[Example, bool]:
     """An example, and whether it is the one asked for or the next readable one."""
     for later in range(len(source)):
         try:
             example = source[(index + later) % len(source)]
-            checked_label(example.label, source.info, name=f"image {index + later}")
+            task.check(example, source.info, f"image {index + later}")
             return example, later == 0
         except UnreadableImageError as error:
             if on_bad_image == "raise":
                 raise
             name_skipped(str(error))
     raise ValueError(f"{source.info.name} has no readable image.")
-
-
-def _make_table(source: Source, config: DataConfig) -> Batch:
-    """All rows of a set, none of them augmented."""
-    table = empty_rows(source.info, config, len(source))
-    upright, out_size = source.info.truth != "rotated", table["image"].shape[1:3]
-    for row in range(len(source)):
-        example, readable = _read(source, row, config.on_bad_image)
-        view = _choose_view(example, config, False, None, out_size)
-        kind = config.interpolation
-        _fill(table, row, example, view, upright=upright, interpolation=kind)
-        table["weight"][row] = readable
-    return table
-
-
-def _gather(table: Batch, indices: np.ndarray, mirrored: np.ndarray) -> Batch:
-    batch = {name: values[indices] for name, values in table.items()}
-    if mirrored.any():
-        for name in batch.keys() & {"image", "object_mask"}:
-            batch[name][mirrored] = batch[name][mirrored][:, :, ::-1]
-        # Mirroring turns the sign of center_x and of the angle.
-        batch["rectangle"][mirrored] *= np.array([-1, 1, 1, 1, -1], np.float32)
-    return batch

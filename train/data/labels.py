@@ -56,7 +56,7 @@ def with_classes(source: Source, class_names: Sequence[str], *, whole: bool) -> 
 
     Args:
       source: labelled in its own order.
-      class_names: of the run, in the run's order.
+      class_names: the run's classes, in its order.
       whole: the source must have all of these classes; else some of them will do.
 
     Raises:

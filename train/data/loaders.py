@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,20 +11,23 @@ import jax
 import numpy as np
 
 from train.config.run import FitConfig
+from train.data.collate import RowMaker, RowTruth
+from train.data.facts import Facts
 from train.data.labels import with_classes
 from train.data.pipeline import (
     Batch,
     EvalIterable,
+    Share,
     eval_batches,
+    evaluates_held_out,
     input_shape,
     load_source,
     train_batches,
 )
 from train.data.prefetch import PrefetchIterator, prefetch_to_device
+from train.data.preparation import with_source_interpolation
 from train.data.sources import Source
 from train.errors import UserError
-from train.learning.experiment import Inputs
-from train.learning.pretrained import with_source_interpolation
 
 
 @contextlib.contextmanager
@@ -42,20 +45,23 @@ class Feed:
     Sources are opened when first asked for: an evaluation needs no training images.
     """
 
-    def __init__(self, config: FitConfig, class_names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        config: FitConfig,
+        task: RowTruth,
+        facts: Facts | None = None,
+    ):
         """Opens nothing yet.
 
         Args:
-          config: of the run.
-          class_names: of a run that was trained: labels count in this order. None: the
-            order of the training images.
+          config: the run's config.
+          task: says which truth belongs to an image.
+          facts: what a run that was trained knows: labels count in its order of classes.
+            None: the order of the training images.
         """
-        self._config, self._class_names = config, class_names
+        self._config, self._task, self._facts = config, task, facts
         self._data = with_source_interpolation(config)
-        self._process = {
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
-        }
+        self._share = Share(jax.process_index(), jax.process_count())
 
     @cached_property
     def train_source(self) -> Source:
@@ -74,9 +80,9 @@ class Feed:
             return self._labelled(load_source(self._data, "eval"), whole=False)
 
     def _labelled(self, source: Source, *, whole: bool) -> Source:
-        if self._class_names is None:
+        if self._facts is None:
             return source
-        return with_classes(source, self._class_names, whole=whole)
+        return with_classes(source, self._facts.class_names, whole=whole)
 
     @cached_property
     def validation_source(self) -> Source | None:
@@ -88,7 +94,13 @@ class Feed:
             return self._labelled(source, whole=False)
 
     @cached_property
-    def inputs(self) -> Inputs:
+    def evaluates_held_out(self) -> bool:
+        """Whether the evaluation images are the held-out ones; raises as they do."""
+        with _named_errors():
+            return evaluates_held_out(self._data)
+
+    @cached_property
+    def inputs(self) -> Facts:
         """Shape and meaning of the images.
 
         Raises:
@@ -101,7 +113,7 @@ class Feed:
                 f" the same classes; got {len(info.class_names)} and"
                 f" {len(test.class_names)}."
             )
-        return Inputs(
+        return Facts(
             image_shape=input_shape(info, self._data),
             class_names=info.class_names,
             num_examples=len(self.train_source),
@@ -119,7 +131,8 @@ class Feed:
                 self._data,
                 config.batch_size,
                 seed=config.seed,
-                **self._process,
+                share=self._share,
+                task=self._task,
             )
         batches.set_state({"step": step})
         return prefetch_to_device(batches, put)
@@ -141,6 +154,32 @@ class Feed:
         """All held-out images once, seen as in evaluation; None if there are none."""
         return self._validation
 
+    def held_out_sample(self, count: int) -> Iterator[Batch] | None:
+        """At most `count` held-out images from all over their set, in padded batches.
+
+        None if nothing is held out.
+
+        Raises:
+          UserError: when called or iterated, if the images are not there or broken.
+        """
+        batches, source = self.validation_batches(), self.validation_source
+        if batches is None or source is None:
+            return None
+        count = min(count, len(source))
+        chosen = np.arange(count) * len(source) // count
+        return self._padded(batches.rows, chosen)
+
+    def _padded(self, rows: RowMaker, chosen: np.ndarray) -> Iterator[Batch]:
+        size = self._config.batch_size
+        for first in range(0, len(chosen), size):
+            indices = chosen[first : first + size]
+            padding = size - len(indices)
+            indices = np.pad(indices, (0, padding), "edge")
+            with _named_errors():
+                batch = rows(indices, np.zeros(size, bool))
+            batch["weight"][size - padding :] = 0
+            yield batch
+
     def train_images(self) -> EvalIterable:
         """All training images once, seen as in evaluation."""
         return self._once(self.train_source)
@@ -148,7 +187,11 @@ class Feed:
     def _once(self, source: Source) -> EvalIterable:
         with _named_errors():
             return eval_batches(
-                source, self._data, self._config.batch_size, **self._process
+                source,
+                self._data,
+                self._config.batch_size,
+                task=self._task,
+                share=self._share,
             )
 
     def fixed_batch(self, count: int) -> Batch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import weakref
 from collections.abc import Generator, Iterator
 from typing import Protocol
@@ -10,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from train.config.data import DataConfig
-from train.data.collate import Batch, input_shape
-from train.data.sampler import EvalBatches, TrainBatches
+from train.data.collate import Batch, RowMaker, RowTruth, input_shape
+from train.data.sampler import WHOLE, EvalBatches, Share, TrainBatches
 from train.data.sources import NoSplitError, Source, open_source
 from train.data.sources.holding_out import HELD_OUT
 from train.data.sources.memory import (
@@ -21,12 +20,15 @@ from train.data.sources.memory import (
     say_once,
 )
 from train.data.workers import in_workers, signals_blocked
+from train.errors import package
 
 __all__ = [
     "Batch",
     "BatchIterator",
     "EvalIterable",
+    "Share",
     "eval_batches",
+    "evaluates_held_out",
     "input_shape",
     "load_source",
     "train_batches",
@@ -37,6 +39,8 @@ _ENDLESS = 2**40
 
 
 class _Batches(Protocol):
+    rows: RowMaker
+
     def __getitem__(self, step: int) -> Batch: ...
 
 
@@ -53,7 +57,7 @@ def load_source(config: DataConfig, split: str) -> Source:
             out; an image that cannot be read is named (`UnreadableImageError`).
     """
     if split == "train":
-        source = _open(config, config.train_split, config.train_examples)
+        source = open_source(config, config.train_split, config.train_examples)
     elif split == "eval":
         source = _open_eval(config)
     elif split == "validation":
@@ -61,40 +65,24 @@ def load_source(config: DataConfig, split: str) -> Source:
             raise ValueError(
                 "No training images are held out; train with --data.validation 0.1."
             )
-        source = _open(config, HELD_OUT, None)
+        source = open_source(config, HELD_OUT)
     else:
         raise ValueError(
             f'split must be "train", "eval" or "validation", got {split!r}.'
         )
     if estimated_bytes(source) > config.memory_limit_mb * 1e6:
         return source
-    return load_into_memory(
-        source, on_bad_image=config.on_bad_image, threads=config.threads
-    )
-
-
-def _open(config: DataConfig, split: str, max_examples: int | None) -> Source:
-    return open_source(
-        config.name,
-        split,
-        data_dir=config.data_dir,
-        max_examples=max_examples,
-        boxes_file=config.boxes_file,
-        box_max_inside=config.box_max_inside,
-        on_bad_image=config.on_bad_image,
-        train_split=config.train_split,
-        validation=config.validation,
-    )
+    return load_into_memory(source, config)
 
 
 def _open_eval(config: DataConfig) -> Source:
     """The images to evaluate on: where the set has none, those that are held out."""
     try:
-        return _open(config, config.eval_split, config.eval_examples)
+        return open_source(config, config.eval_split, config.eval_examples)
     except NoSplitError:
         if config.validation == 0 or config.eval_split not in ("test", "validation"):
             raise
-        source = _open(config, HELD_OUT, config.eval_examples)
+        source = open_source(config, HELD_OUT, config.eval_examples)
         if config.eval_split == "test":
             say_once(
                 f"{config.name} has no test split, so the held-out training images are"
@@ -103,37 +91,41 @@ def _open_eval(config: DataConfig) -> Source:
         return source
 
 
+def evaluates_held_out(config: DataConfig) -> bool:
+    """Whether `load_source(config, "eval")` gives the held-out training images."""
+    if config.eval_split == HELD_OUT or config.validation == 0:
+        return config.validation > 0
+    try:
+        open_source(config, config.eval_split)
+    except NoSplitError:
+        return True
+    return False
+
+
 def train_batches(
     source: Source,
     config: DataConfig,
     batch_size: int,
     *,
+    task: RowTruth,
     seed: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Share = WHOLE,
 ) -> BatchIterator:
     """An endless iterator of training batches, shuffled and augmented.
 
     Batch s is a function of (seed, s) alone: it does not depend on the number of
-    processes (each gets its slice of it), workers or threads.
+    processes (each gets its share of it), workers or threads.
 
     Args:
         source: the images.
         config: size, augmentation, workers.
-        batch_size: of all processes together; a multiple of their number.
-        seed: of order and augmentation.
-        process_index: which slice to make.
-        process_count: how many slices there are.
+        batch_size: images of a batch, over all processes; a multiple of their number.
+        task: says which truth belongs to an image.
+        seed: decides order and augmentation.
+        share: which rows of each batch to make.
     """
-    batches = TrainBatches(
-        source,
-        config,
-        batch_size,
-        seed=seed,
-        process_index=process_index,
-        process_count=process_count,
-    )
-    return BatchIterator(batches, source, config)
+    rows = RowMaker(source, config, task, training=True)
+    return BatchIterator(TrainBatches(rows, batch_size, seed, share))
 
 
 def eval_batches(
@@ -141,33 +133,27 @@ def eval_batches(
     config: DataConfig,
     batch_size: int,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    task: RowTruth,
+    share: Share = WHOLE,
 ) -> EvalIterable:
     """Every image once, in batches of one size; padding has weight 0.
 
     May be iterated again and again. Each process gets the same number of batches.
     """
-    batches = EvalBatches(
-        source,
-        config,
-        batch_size,
-        process_index=process_index,
-        process_count=process_count,
-    )
-    return EvalIterable(batches, source, config)
+    rows = RowMaker(source, config, task, training=False)
+    return EvalIterable(EvalBatches(rows, batch_size, share))
 
 
 class BatchIterator(Iterator[Batch]):
     """Training batches from a step on, made ahead by threads or worker processes.
 
-    Its whole state is the number of batches given: `get_state` and `set_state` speak
-    of a plain dict that goes into JSON.
+    Its whole state is the number of batches given: `get_state` and `set_state` take
+    and give a plain dict that goes into JSON.
     """
 
-    def __init__(self, batches: _Batches, source: Source, config: DataConfig) -> None:
-        self._batches, self._source, self._config = batches, source, config
-        self._step = 0
+    def __init__(self, batches: _Batches) -> None:
+        """Starts at step 0."""
+        self._batches, self._step = batches, 0
         self._engines: list[Generator[Batch, None, None]] = []  # one or none
         # Also at exit: grain's workers and threads must end before Python does.
         weakref.finalize(self, _close_all, self._engines)
@@ -175,9 +161,7 @@ class BatchIterator(Iterator[Batch]):
     def __next__(self) -> Batch:
         """The batch of the present step."""
         if not self._engines:
-            self._engines.append(
-                _run(self._batches, self._source, self._config, self._step, _ENDLESS)
-            )
+            self._engines.append(_run(self._batches, self._step, _ENDLESS))
         try:
             batch = next(self._engines[0])
         except BaseException:
@@ -207,9 +191,9 @@ class EvalIterable:
         rows: makes the rows of chosen images.
     """
 
-    def __init__(self, batches: EvalBatches, source: Source, config: DataConfig):
-        self.rows = batches.rows
-        self._batches, self._source, self._config = batches, source, config
+    def __init__(self, batches: EvalBatches):
+        """Makes nothing yet."""
+        self.rows, self._batches = batches.rows, batches
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -217,24 +201,14 @@ class EvalIterable:
 
     def __iter__(self) -> Iterator[Batch]:
         """Starts from the first batch."""
-        return _run(self._batches, self._source, self._config, 0, len(self))
+        return _run(self._batches, 0, len(self))
 
 
-def _run(
-    batches: _Batches, source: Source, config: DataConfig, first: int, end: int
-) -> Generator[Batch, None, None]:
+def _run(batches: _Batches, first: int, end: int) -> Generator[Batch, None, None]:
     """Batches first to end, made ahead by grain's threads or worker processes."""
-    workers = 0 if isinstance(source, MemorySource) else config.workers
-    if importlib.util.find_spec("grain") is None:
-        if workers:
-            raise ValueError(
-                f"data.workers = {workers} needs grain: pip install 'cram-jax[train]', "
-                "or set data.workers to 0."
-            )
-        yield from (batches[step] for step in range(first, end))
-        return
-    import grain
-
+    grain = package("grain", "Making batches")
+    config = batches.rows.config
+    workers = 0 if isinstance(batches.rows.source, MemorySource) else config.workers
     options = grain.ReadOptions(
         num_threads=config.threads, prefetch_buffer_size=2 * config.threads
     )

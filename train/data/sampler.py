@@ -8,15 +8,29 @@ state of the data is one number, the step.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
-from train.config.data import DataConfig
 from train.data.collate import Batch, RowMaker
-from train.data.sources.base import Source
 
 # Streams of random numbers that must not meet.
 _SHUFFLE, _FLIP, _AUGMENT = 0, 1, 2
+
+
+class Share(NamedTuple):
+    """What one of several processes makes of each batch: a slice of its rows.
+
+    Attributes:
+        index: which of the slices, counted from 0.
+        count: how many there are.
+    """
+
+    index: int
+    count: int
+
+
+WHOLE = Share(0, 1)
 
 
 class TrainBatches:
@@ -26,29 +40,23 @@ class TrainBatches:
 
     Attributes:
         rows: makes the rows of chosen images.
-        batch_size: of all processes together.
-        seed: of order and augmentation.
+        batch_size: images of a batch, over all processes.
+        seed: decides order and augmentation.
         own: the rows of the batch that this process gets, one contiguous slice.
     """
 
     def __init__(
-        self,
-        source: Source,
-        config: DataConfig,
-        batch_size: int,
-        *,
-        seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        self, rows: RowMaker, batch_size: int, seed: int, share: Share
     ) -> None:
-        if source.info.truth == "rotated" and config.crop_aspect != (1, 1):
+        """Refuses crops that would bend rotated rectangles."""
+        info, aspect = rows.source.info, rows.config.crop_aspect
+        if info.truth == "rotated" and aspect != (1, 1):
             raise ValueError(
-                f"data.crop_aspect must be (1, 1) for {source.info.name}, whose true "
-                f"rectangles are rotated, got {config.crop_aspect}."
+                f"data.crop_aspect must be (1, 1) for {info.name}, whose true "
+                f"rectangles are rotated, got {aspect}."
             )
-        self.batch_size, self.seed = batch_size, seed
-        self.own = _own_rows(batch_size, process_index, process_count)
-        self.rows = RowMaker(source, config, training=True)
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.own = _own_rows(batch_size, share)
 
     def __getitem__(self, step: int) -> Batch:
         """This process's rows of the batch of step `step`."""
@@ -84,22 +92,14 @@ class EvalBatches:
 
     Attributes:
         rows: makes the rows of chosen images.
-        batch_size: of all processes together.
+        batch_size: images of a batch, over all processes.
         own: the rows of the batch that this process gets, one contiguous slice.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        config: DataConfig,
-        batch_size: int,
-        *,
-        process_index: int = 0,
-        process_count: int = 1,
-    ) -> None:
-        self.batch_size = batch_size
-        self.own = _own_rows(batch_size, process_index, process_count)
-        self.rows = RowMaker(source, config, training=False)
+    def __init__(self, rows: RowMaker, batch_size: int, share: Share) -> None:
+        """Reads nothing that is not in memory yet."""
+        self.rows, self.batch_size = rows, batch_size
+        self.own = _own_rows(batch_size, share)
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -120,14 +120,14 @@ def _pad_rows(values: np.ndarray, padding: int) -> np.ndarray:
     return np.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1))
 
 
-def _own_rows(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
-    if batch_size < 1 or batch_size % process_count:
+def _own_rows(batch_size: int, share: Share) -> np.ndarray:
+    if batch_size < 1 or batch_size % share.count:
         raise ValueError(
-            f"The batch size must be a positive multiple of the {process_count} "
+            f"The batch size must be a positive multiple of the {share.count} "
             f"processes, got {batch_size}."
         )
-    share = batch_size // process_count
-    return np.arange(process_index * share, (process_index + 1) * share)
+    rows = batch_size // share.count
+    return np.arange(share.index * rows, (share.index + 1) * rows)
 
 
 def _generator(seed: int, stream: int, number: int) -> np.random.Generator:

@@ -2,8 +2,8 @@
 
 A `View` is one crop, resize and flip, composed once: images, masks and rectangles go
 through the same object, and rectangles come back through its inverse. Pixel
-coordinates: x right, y down, 0 the left edge of the first pixel, 0.5 its centre; the
-isotropic coordinates of the network input are those of `cram_jax/geometry/coordinates.py`.
+coordinates: x right, y down, 0 the left edge of the first pixel, 0.5 its centre. The
+network's input has isotropic ones, those of `cram_jax/geometry/coordinates.py`.
 """
 
 from __future__ import annotations

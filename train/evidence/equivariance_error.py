@@ -38,11 +38,9 @@ from cram_jax.losses.equivariance import (
     mask_equivariance_iou,
     visible_fraction,
 )
-from train.learning.metrics import Sums, finite_record, weighted_sum
-from train.learning.steps import observe, unit_range
-from train.learning.task import Task
+from train.data.preparation import unit_range
+from train.tasks.sums import Sums, finite_record, weighted_sum
 
-PICTURE = "equivariance.png"
 # How many pairs of an image and a moved image the scores are means over.
 PAIRS = "images_in_sight"
 BATCH = 100
@@ -72,6 +70,7 @@ _CURVES: dict[str, tuple[str, np.ndarray, Callable[[jax.Array], Similarity]]] = 
 
 Batch = Mapping[str, Any]
 Scores = dict[str, float]
+Show = Callable[[jax.Array], Mapping[str, Mapping[str, Any]]]
 
 
 def _layer_scores(
@@ -96,10 +95,10 @@ def _layer_scores(
     return scores
 
 
-def _pair_weight(task: Task, batch: Mapping[str, Any], similarity: Similarity):
+def _pair_weight(truth: str, batch: Mapping[str, Any], similarity: Similarity):
     """Which images count: those whose moved object is in sight."""
     weight = batch["weight"]
-    if task.truth == "none":
+    if truth == "none":
         return weight
     moved = transform_rectangle(similarity, Rectangle.from_array(batch["rectangle"]))
     inside = visible_fraction(moved, *map_extents(*batch["image"].shape[1:3]))
@@ -107,14 +106,14 @@ def _pair_weight(task: Task, batch: Mapping[str, Any], similarity: Similarity):
     return weight * ((inside >= MIN_INSIDE) | unknown)
 
 
-def _sums(task: Task, variables, step, batch, similarity: Similarity) -> Sums:
+def _sums(show: Show, truth: str, fill: float, batch, similarity: Similarity) -> Sums:
     """Weighted sums over a batch, each image moved by its own similarity `[B]`."""
     images = unit_range(batch["image"])
-    moved = warp_image(similarity, images, fill=task.config.equivariance.fill)
+    moved = warp_image(similarity, images, fill=fill)
     moved = jnp.round(moved * 255).astype(jnp.uint8)
     both = jnp.concatenate([batch["image"], moved])
-    _, evidence = observe(task, variables, step, both, on_image=False)
-    count, weight = images.shape[0], _pair_weight(task, batch, similarity)
+    evidence = show(both)
+    count, weight = images.shape[0], _pair_weight(truth, batch, similarity)
     sums: Sums = {"weight": jnp.sum(weight)}
     for path, layer in evidence.items():
         first = jax.tree.map(lambda leaf: leaf[:count], layer)
@@ -141,15 +140,16 @@ def _scores(score: Callable, images: Sequence[Batch], movement: Callable) -> Sco
 
 
 def equivariance_scores(
-    task: Task, variables: Any, step: Any, images: Sequence[Batch]
+    show: Show, images: Sequence[Batch], *, truth: str, fill: float
 ) -> tuple[Scores, dict[str, list[dict[str, float]]]]:
     """Scores under mixed movements, and along angle, scale and shift.
 
     Args:
-      task: of the run.
-      variables: of the network.
-      step: decides the sharpness.
+      show: from uint8 images `[B, H, W, C]` to the evidence of the network's layers,
+        in coordinates of their maps.
       images: batches of equal size, padded, with their truth.
+      truth: what the data set knows of the object: rotated, box, mask, or none.
+      fill: brightness, from 0 to 1, of what comes from outside of a moved image.
 
     Returns:
       The mean scores by `LAYER/NAME` where each image is moved by its own random
@@ -157,7 +157,7 @@ def equivariance_scores(
       the scores at each value, which is under the axis's own name. Both come with
       the number of pairs in sight, "images_in_sight"; without any they hold no score.
     """
-    score = jax.jit(partial(_sums, task, variables, step))
+    score = jax.jit(partial(_sums, show, truth, fill))
 
     def mixed(index: int, batch: Batch) -> Similarity:
         return sample_similarity(

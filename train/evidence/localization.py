@@ -5,10 +5,10 @@ to it (bilinear, each of its pixels where the network looks; see
 `cram_jax.backbones.alignment`), so that layers of all stages are judged alike. With a
 rectangle and a known object (`truth` "rotated", "box" or "mask"):
 
-* `iou`: of the predicted with the true rotated rectangle; where the truth is a box,
-  of the rectangle's axis-aligned hull with the box; where it is a mask, of the filled
-  rectangle with the mask. `corloc`: share of images with at least 0.5.
-* `hull_iou`: of the two axis-aligned hulls.
+* `iou`: the predicted with the true rotated rectangle; where the truth is a box, the
+  rectangle's axis-aligned hull with the box; where it is a mask, the filled rectangle
+  with the mask. `corloc`: share of images with at least 0.5.
+* `hull_iou`: the IoU between the two axis-aligned hulls.
 * `center_error`: pixels of the network's input between the two centres.
 
 For every layer with a mask, position-wise ones included:
@@ -28,12 +28,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cram_jax.backbones.alignment import evidence_on_image as evidence_on_image
 from cram_jax.geometry.overlap import mask_iou, rotated_iou
 from cram_jax.geometry.rectangle import Rectangle, rectangle_hull
 from cram_jax.geometry.rendering import render_hard_mask
 from cram_jax.numerics import at_least_float32
-from train.learning.metrics import Sums, finite_record, weighted_sum
+from train.tasks.sums import Sums, finite_record, weighted_sum
 
 
 def _rectangle_of_hull(hull: jax.Array) -> Rectangle:
@@ -53,7 +52,8 @@ def _hull_iou(a: Rectangle, b: Rectangle) -> jax.Array:
     )
 
 
-def _object_mask(batch: Mapping[str, Any], truth: Rectangle) -> jax.Array:
+def object_mask(batch: Mapping[str, Any], truth: Rectangle) -> jax.Array:
+    """The objects of a batch as bool `[B, H, W]`; without masks the filled `truth`."""
     height, width = batch["image"].shape[1:3]
     if "object_mask" in batch:
         return batch["object_mask"] > 0
@@ -130,7 +130,7 @@ def localization_sums(
     if truth == "none":
         return sums
     true = Rectangle.from_array(batch["rectangle"])
-    target = _object_mask(batch, true)
+    target = object_mask(batch, true)
     scores = _mask_scores(layer["mask"], target)
     if "rectangle" in layer:
         found = jax.tree.map(at_least_float32, layer["rectangle"])

@@ -104,7 +104,7 @@ class PmapParallel:
     """One program per device: sums and batch statistics go over the axis "batch".
 
     Attributes:
-      axis_name: of the pmapped axis.
+      axis_name: the pmapped axis's name.
       device_count: devices of all processes.
     """
 

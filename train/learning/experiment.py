@@ -3,79 +3,98 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
-from cram_jax.attention.evidence import attended_rectangles
+from cram_jax.attention.evidence import attended_rectangles, layer_evidence
 from train.config.run import FitConfig
+from train.data.facts import Facts
+from train.data.preparation import channel_statistics
 from train.errors import UserError
+from train.learning.budget import budget_terms, check_budget
 from train.learning.devices import Parallel
-from train.learning.metrics import layer_evidence
+from train.learning.loss import sums_shape
 from train.learning.network import (
-    build_model,
+    build_network,
     initial_variables,
     intermediates_shape,
+    load_pretrained,
     make_schedule,
 )
-from train.learning.numerics import GENERATOR
 from train.learning.optimizer import make_optimizer
-from train.learning.pretrained import channel_statistics, load_pretrained
+from train.learning.processes import GENERATOR
 from train.learning.state import TrainState, create_state
-from train.learning.task import Task
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the network must know of its data set.
-
-    Attributes:
-      image_shape: (height, width, channels) of the network's input.
-      class_names: one per class.
-      num_examples: training images.
-      truth: rotated, box, mask, or none.
-    """
-
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    num_examples: int
-    truth: str
+from train.learning.terms import Term, configured_terms
+from train.tasks.registry import make_task
+from train.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run before its first step.
+    """What stays fixed through a run; steps close over it.
 
     Attributes:
-      config: of the run.
-      inputs: of its data set.
-      task: that the steps close over.
-      parallel: the way to run them.
+      config: the run's.
+      inputs: facts of its data set.
+      parallel: the way to run its steps.
+      model: the network.
+      optimizer: moves the network's parameters.
+      total_steps: steps of the whole training.
       steps_per_epoch: batches in the training images, not rounded.
+      schedule: from the step to the network's "schedule" collection.
+      mean: mean of each channel, in units of full scale.
+      std: standard deviation of each channel, in the same units.
       layers: attention layers with a spatial mask, as shapes by path.
+      task: what the labels mean.
+      terms: losses beside the task's.
     """
 
     config: FitConfig
-    inputs: Inputs
-    task: Task
+    inputs: Facts
     parallel: Parallel
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    total_steps: int
     steps_per_epoch: float
+    schedule: Callable[[jax.Array], dict[str, Any]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     layers: dict[str, dict[str, Any]]
+    task: Task
+    terms: tuple[Term, ...] = ()
 
     @property
-    def total_steps(self) -> int:
-        """Steps of the whole training."""
-        return self.task.total_steps
+    def axis_name(self) -> str | None:
+        """The axis of pmap, or None."""
+        return self.parallel.axis_name
+
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """Float32 `[..., C]` in [0, 1] to about unit variance."""
+        return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+    def sum_over_devices(self, tree: Any) -> Any:
+        """The sum over pmap's axis; under jit sums are global already."""
+        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
+    def gather_over_devices(self, tree: Any) -> Any:
+        """Rows `[B, ...]` of all devices in each; under jit rows are global already."""
+        if self.axis_name is None:
+            return tree
+        return jax.lax.all_gather(tree, self.axis_name, tiled=True)
 
     def variables_shape(self) -> dict[str, Any]:
         """Shapes of "params" and "batch_stats"; nothing is computed."""
 
         def initial(images):
             key = jax.random.key(0, impl=GENERATOR)
-            found = self.task.model.init({"params": key, "dropout": key}, images)
+            found = self.model.init({"params": key, "dropout": key}, images)
             return {
                 "params": found["params"],
                 "batch_stats": found.get("batch_stats", {}),
@@ -84,51 +103,66 @@ class Experiment:
         images = jax.ShapeDtypeStruct((1, *self.inputs.image_shape), "float32")
         return jax.eval_shape(initial, images)
 
-    def initial_state(self, message: Callable[[str], None] | None = None) -> TrainState:
+    def initial_state(self) -> TrainState:
         """The state before the first step, on the devices; a function of the seed.
 
+        Pretrained weights are not in it, see `pretrained_state`.
+        """
+        key, variables = self._key_and_variables()
+        return self._state_of(key, variables)
+
+    def pretrained_state(self, message: Callable[[str], None]) -> TrainState:
+        """The initial state with the pretrained weights that the config names.
+
         Args:
-          message: told what of the pretrained weights was loaded. None: they are not
-            read, which serves where a checkpoint is to replace the state anyway.
+          message: told what was loaded, left over and missing.
 
         Raises:
-          UserError: if the pretrained weights are missing or do not fit.
+          UserError: if the weights are missing or do not fit.
         """
+        key, variables = self._key_and_variables()
+        loaded = load_pretrained(self.config.model, variables, message)
+        return self._state_of(key, loaded)
+
+    def _key_and_variables(self) -> tuple[jax.Array, dict[str, Any]]:
         seed = jax.random.key(self.config.seed, impl=GENERATOR)
         key, model_key = jax.random.split(seed)
-        variables = initial_variables(
-            self.task.model, model_key, self.inputs.image_shape
-        )
-        if message is not None and self.config.model.pretrained is not None:
-            variables = load_pretrained(self.config.model, variables, message)
+        return key, initial_variables(self.model, model_key, self.inputs.image_shape)
+
+    def _state_of(self, key: jax.Array, variables: dict[str, Any]) -> TrainState:
         state = create_state(
             variables,
-            self.task.optimizer,
+            self.optimizer,
             key,
             averaged=self.config.optimizer.ema_decay is not None,
-            layers=self.layers,
+            sums=sums_shape(self),
         )
         return self.parallel.place(jax.tree.map(np.asarray, state))
 
 
 def make_experiment(
-    config: FitConfig, inputs: Inputs, parallel: Parallel
+    config: FitConfig,
+    inputs: Facts,
+    parallel: Parallel,
+    *,
+    terms: Sequence[Term] = (),
 ) -> Experiment:
-    """Builds the network, the optimiser and their schedules.
+    """Builds the task, the network, the optimiser and their schedules.
+
+    Args:
+      config: the run's.
+      inputs: facts of its data set.
+      parallel: the way to run its steps.
+      terms: losses beside those of the task and of the config.
 
     Raises:
       UserError: if config and data set do not fit.
     """
+    task = make_task(config)
     per_epoch = inputs.num_examples / config.batch_size
     total_steps = max(round(config.epochs * per_epoch), 1)
     try:
-        build = functools.partial(
-            build_model,
-            config.model,
-            len(inputs.class_names),
-            precision=config.precision,
-            freeze_norm=config.optimizer.freeze_norm,
-        )
+        build = functools.partial(build_network, config, task, inputs)
         intermediates = intermediates_shape(build(), inputs.image_shape)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -138,23 +172,24 @@ def make_experiment(
             "equivariance.weight needs a layer with a rectangle, and"
             f" model.attention is {config.model.attention!r}; try rectangular."
         )
+    check_budget(config, layer_evidence(intermediates))
     mean, std = channel_statistics(config.model, inputs.image_shape[-1])
-    task = Task(
-        model=build(axis_name=parallel.axis_name),
-        optimizer=make_optimizer(config.optimizer, total_steps),
-        config=config,
-        total_steps=total_steps,
-        schedule=make_schedule(config, tuple(rectangles), total_steps),
-        mean=mean,
-        std=std,
-        truth=inputs.truth,
-        axis_name=parallel.axis_name,
-    )
     return Experiment(
         config=config,
         inputs=inputs,
-        task=task,
         parallel=parallel,
+        model=build(axis_name=parallel.axis_name),
+        optimizer=make_optimizer(config.optimizer, total_steps),
+        total_steps=total_steps,
         steps_per_epoch=per_epoch,
+        schedule=make_schedule(config, tuple(rectangles), total_steps),
+        mean=mean,
+        std=std,
         layers=layer_evidence(intermediates),
+        task=task,
+        terms=(
+            *configured_terms(config, total_steps),
+            *budget_terms(config, task, total_steps),
+            *terms,
+        ),
     )

@@ -1,10 +1,12 @@
-"""From the config to the network, and what the network is fed besides images."""
+"""From the config to the network, its first variables, and its schedule."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -14,34 +16,53 @@ import jax.numpy as jnp
 from cram_jax.attention.evidence import sharpness_schedule
 from cram_jax.attention.registry import attention_factory
 from cram_jax.backbones import backbone
-from train.config.run import FitConfig, ModelConfig, SharpnessConfig
-from train.learning.keys import Purpose
+from cram_jax.backbones.weights import (
+    PACKAGED,
+    load_torch_weights,
+    packaged_weights,
+)
+from train.config.attention import SharpnessConfig
+from train.config.model import ModelConfig
+from train.config.run import FitConfig
+from train.data.facts import Facts
+from train.errors import UserError
 from train.learning.optimizer import path_of
+from train.learning.state import Purpose
+from train.tasks.task import Task
 
 
-def build_model(
-    config: ModelConfig,
-    num_classes: int,
-    *,
-    precision: str = "float32",
-    axis_name: str | None = None,
-    freeze_norm: bool = False,
+def build_network(
+    config: FitConfig, task: Task, facts: Facts, *, axis_name: str | None = None
 ) -> nn.Module:
-    """The network of the config.
+    """The network of a run.
 
     Args:
-      config: names of backbone and attention, and where the attention goes.
-      num_classes: number of logits.
-      precision: "float32" or "bf16" (bfloat16 computation, float32 parameters).
+      config: names backbone and attention, where the attention goes, and whether the
+        backbone's BatchNorm keeps its statistics in training (that of new layers, and
+        dropout, train as ever).
+      task: says what stands on the backbone.
+      facts: what is known of the data set.
       axis_name: pmap axis over which BatchNorm averages, or None.
-      freeze_norm: the backbone's BatchNorm keeps its statistics in training; that of
-        new layers, and dropout, train as ever.
 
     Raises:
       ValueError: if the network has no such choice of widths, or no slot in blocks.
     """
+    make = functools.partial(
+        _configured_backbone(config.model),
+        axis_name=axis_name,
+        freeze_norm=config.optimizer.freeze_norm,
+        dtype=jnp.bfloat16 if config.precision == "bf16" else None,
+        param_dtype=jnp.float32,
+    )
+    return task.network(make, facts)
+
+
+def _configured_backbone(config: ModelConfig) -> Callable[..., nn.Module]:
+    """Makes the backbone with its attention; see `build_network`."""
     factory = attention_factory(config.attention)
     make = backbone(config.backbone)
+    if config.attention_fill != "zero" and factory is not None:
+        factory = _filling(config.attention, factory, config.attention_fill)
     if config.attention_in_blocks:
         if "attention_in_blocks" not in inspect.signature(make).parameters:
             raise ValueError(
@@ -55,15 +76,23 @@ def build_model(
                 f"model.widths cannot be chosen for {config.backbone}; leave it out."
             )
         make = functools.partial(make, widths=config.widths)
-    return make(
-        num_classes,
-        attention=factory,
-        attention_stages=config.attention_stages if factory is not None else (),
-        axis_name=axis_name,
-        freeze_norm=freeze_norm,
-        dtype=jnp.bfloat16 if precision == "bf16" else None,
-        param_dtype=jnp.float32,
-    )
+    stages = config.attention_stages if factory is not None else ()
+    return functools.partial(make, attention=factory, attention_stages=stages)
+
+
+def _filling(
+    name: str, factory: Callable[..., nn.Module], fill: str
+) -> Callable[..., nn.Module]:
+    """The factory of a layer whose gate fills what it holds back."""
+    kind = factory
+    while isinstance(kind, functools.partial):
+        kind = kind.func
+    if "fill" not in inspect.signature(kind).parameters:
+        raise ValueError(
+            f"model.attention_fill {fill!r} needs a rectangular or positionwise layer;"
+            f" model.attention is {name!r}."
+        )
+    return functools.partial(factory, fill=fill)
 
 
 def initial_variables(
@@ -89,7 +118,7 @@ def initial_variables(
 def parameter_paths(
     model: nn.Module, image_shape: tuple[int, int, int]
 ) -> tuple[str, ...]:
-    """Of every parameter its path, as the patterns of the optimiser see it."""
+    """The path of every parameter, as the patterns of the optimiser see it."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     return tuple(path_of(path) for path, _ in jax.tree.leaves_with_path(params))
@@ -130,3 +159,44 @@ def make_schedule(
         return sharpness_schedule(paths, value)
 
     return schedule
+
+
+def check_freeze_norm(config: FitConfig) -> None:
+    """Refuses to freeze BatchNorm's statistics where there are none to keep.
+
+    Raises:
+      UserError: for `freeze_norm` without pretrained weights.
+    """
+    if config.optimizer.freeze_norm and config.model.pretrained is None:
+        raise UserError(
+            "optimizer.freeze_norm keeps the statistics of pretrained weights, and"
+            " model.pretrained names none: a network from scratch would be normalised"
+            " by mean 0 and variance 1; leave it out."
+        )
+
+
+def load_pretrained(
+    model: ModelConfig, variables: dict[str, Any], message: Callable[[str], None]
+) -> dict[str, Any]:
+    """The variables with the pretrained weights of the config in them.
+
+    Attention layers keep their initial values; so does a head whose number of classes
+    is not the file's.
+
+    Args:
+      model: names the weights.
+      variables: initial "params" and "batch_stats".
+      message: told what was loaded, left over and missing, like a diff.
+
+    Raises:
+      UserError: if the weights cannot be read or do not fit.
+    """
+    name = model.pretrained or ""
+    try:
+        path = packaged_weights(name) if name in PACKAGED else Path(name)
+        loaded, report = load_torch_weights(path, variables, keep_head=None)
+    except ValueError as error:
+        raise UserError(f"model.pretrained: {error}") from error
+    shown = [name for name in report.unused if not name.endswith("num_batches_tracked")]
+    message(f"Weights {name}:\n{dataclasses.replace(report, unused=tuple(shown))}")
+    return loaded

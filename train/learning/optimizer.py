@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from cram_jax.checks import nearest
-from train.config.run import OptimizerConfig
+from train.config.optimizer import OptimizerConfig
 from train.errors import UserError
 
 PREDICTOR = "mask_predictor"
@@ -63,7 +63,7 @@ def check_patterns(config: OptimizerConfig, paths: Sequence[str]) -> None:
 
     Args:
       config: with the patterns.
-      paths: of all parameters.
+      paths: those of all parameters.
 
     Raises:
       UserError: for the first pattern that matches no path, with paths that are near.

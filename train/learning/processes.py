@@ -1,19 +1,45 @@
-"""Starting several processes that train together."""
+"""How a process that trains is set up: its numbers, and the others it trains with.
+
+A checkpoint holds float32, int32 and the two words of a threefry key. `JAX_ENABLE_X64`
+or `JAX_DEFAULT_PRNG_IMPL` in the environment would make it look otherwise, and no
+start without them could read it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
-from train.config.run import HostsConfig
+from train.config.output import HostsConfig
 from train.errors import UserError, cause_of
 
+GENERATOR = "threefry2x32"
+_OWN = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": GENERATOR,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+}
 _COORDINATOR = "TRAIN_COORDINATOR"
 _COUNT = "TRAIN_PROCESS_COUNT"
 _INDEX = "TRAIN_PROCESS_INDEX"
+
+
+@contextlib.contextmanager
+def own_numerics() -> Iterator[None]:
+    """A context in which jax has the program's settings; the caller's come back."""
+    before = {name: getattr(jax.config, name) for name in _OWN}
+    for name, value in _OWN.items():
+        jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def _number(value: int | None, variable: str) -> int | None:
@@ -60,7 +86,7 @@ def in_first_process(action: Callable[[], None]) -> None:
     """Runs the action in process 0; if it is refused there, no process goes on.
 
     Raises:
-      UserError: of the action; in the other processes, that it was refused.
+      UserError: the action's; in the other processes, that it was refused.
     """
     refused: UserError | None = None
     if jax.process_index() == 0:

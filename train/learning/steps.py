@@ -1,30 +1,31 @@
-"""The pure train step and evaluation step.
+"""The pure train step.
 
 The same function serves one device, a sharded jit (`axis_name=None`: the batch is the
 global one) and pmap (`axis_name`: the batch is this device's part, and sums go over
-the axis). Losses are shares of the whole batch's (`train.learning.loss`), so that a plain sum
-of gradients is right in all cases.
+the axis). Losses are shares of the whole batch's (`loss.py`), so that gradients need
+only be summed in all cases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from train.evidence.localization import evidence_on_image, localization_sums
-from train.learning.keys import Purpose, image_keys
-from train.learning.loss import Batch, pairs_in_sight, part_loss, unit_range
-from train.learning.metrics import NEVER, Sums, classification_sums, layer_evidence
-from train.learning.state import TrainState, update_average
-from train.learning.task import Task
+from train.learning.experiment import Experiment
+from train.learning.loss import Batch, part_loss, part_of_totals
+from train.learning.state import Purpose, TrainState, image_keys, update_average
+from train.learning.window import NEVER
+from train.tasks.sums import Sums
 
-Variables = Mapping[str, Any]
 # Random keys of the images of a batch. Dropout takes that of the first of each part.
-_KEYS = {"move_key": Purpose.MOVEMENT, "dropout_key": Purpose.DROPOUT}
+_KEYS = {
+    "move_key": Purpose.MOVEMENT,
+    "dropout_key": Purpose.DROPOUT,
+    "mask_key": Purpose.MASK_DROPOUT,
+}
 
 
 def _split(batch: Batch, parts: int) -> Batch:
@@ -36,54 +37,64 @@ def _split(batch: Batch, parts: int) -> Batch:
     return jax.tree.map(split, batch)
 
 
-def _total_pairs(task: Task, state: TrainState, parts: Batch) -> jax.Array | None:
-    """Pairs in sight over all parts and devices; None without equivariance term."""
-    if task.config.equivariance.weight == 0:
-        return None
+def _totals(experiment: Experiment, state: TrainState, parts: Batch) -> dict[str, Any]:
+    """`part_of_totals` over all parts and devices."""
 
-    def count(part):
-        return pairs_in_sight(state.params, state.batch_stats, part, task, state.step)
+    def in_part(part):
+        return part_of_totals(
+            state.params, state.batch_stats, part, experiment, state.step
+        )
 
-    first = jax.tree.map(lambda leaf: leaf[0], parts)
-    shape = jax.eval_shape(count, first)
+    shapes = jax.eval_shape(in_part, jax.tree.map(lambda leaf: leaf[0], parts))
+    if not shapes:
+        return {}
     total, _ = jax.lax.scan(
-        lambda total, part: (total + count(part), None),
-        jnp.zeros(shape.shape, shape.dtype),
+        lambda total, part: (jax.tree.map(jnp.add, total, in_part(part)), None),
+        _zeros(shapes),
         parts,
     )
-    return task.sum_over_devices(total)
+    return experiment.sum_over_devices(total)
 
 
-def _gradients(task: Task, state: TrainState, batch: Batch):
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _gradients(experiment: Experiment, state: TrainState, batch: Batch):
     """Gradients, new batch statistics and sums, part after part of the batch."""
-    total_weight = task.sum_over_devices(jnp.sum(batch["weight"]))
+    total_weight = experiment.sum_over_devices(jnp.sum(batch["weight"]))
     # A batch of nothing but unreadable images moves nothing.
     total_weight = jnp.where(total_weight > 0, total_weight, 1.0)
     differentiate = jax.value_and_grad(part_loss, has_aux=True)
 
-    def one_part(batch_stats, part, pairs=None):
+    def one_part(batch_stats, part, totals=None):
         (_, (batch_stats, sums)), gradients = differentiate(
-            state.params, batch_stats, part, task, state.step, total_weight, pairs
+            state.params,
+            batch_stats,
+            part,
+            experiment,
+            state.step,
+            total_weight,
+            totals,
         )
         return batch_stats, (gradients, sums)
 
-    parts = task.config.optimizer.accumulate
+    parts = experiment.config.optimizer.accumulate
     if parts == 1:
         batch_stats, (gradients, sums) = one_part(state.batch_stats, batch)
     else:
         split = _split(batch, parts)
-        pairs = _total_pairs(task, state, split)
+        totals = _totals(experiment, state, split)
 
         def add_part(carry, part):
-            batch_stats, results = one_part(carry[0], part, pairs)
+            batch_stats, results = one_part(carry[0], part, totals)
             return (batch_stats, jax.tree.map(jnp.add, carry[1], results)), None
 
         first = jax.tree.map(lambda leaf: leaf[0], split)
-        shapes = jax.eval_shape(one_part, state.batch_stats, first, pairs)[1]
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        carry, _ = jax.lax.scan(add_part, (state.batch_stats, zeros), split)
+        shapes = jax.eval_shape(one_part, state.batch_stats, first, totals)[1]
+        carry, _ = jax.lax.scan(add_part, (state.batch_stats, _zeros(shapes)), split)
         batch_stats, (gradients, sums) = carry
-    return *task.sum_over_devices((gradients, sums)), batch_stats
+    return *experiment.sum_over_devices((gradients, sums)), batch_stats
 
 
 def _global_norm(gradients: Any) -> jax.Array:
@@ -108,16 +119,18 @@ def _add_to_window(window: Sums, sums: Sums, norm: jax.Array, step: jax.Array) -
     }
 
 
-def train_step(task: Task, state: TrainState, batch: Batch) -> TrainState:
-    """One step of the optimiser on one batch (uint8 images; see `train.data.pipeline`)."""
+def train_step(experiment: Experiment, state: TrainState, batch: Batch) -> TrainState:
+    """One step of the optimiser on one batch (uint8 images)."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    batch = {name: batch[name] for name in ("image", "label", "weight")}
+    batch, count = dict(batch), batch["weight"].shape[0]
     for name, purpose in _KEYS.items():
-        batch[name] = image_keys(key, purpose, batch["label"].shape[0], task.axis_name)
-    gradients, sums, batch_stats = _gradients(task, state, batch)
-    updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
+        batch[name] = image_keys(key, purpose, count, experiment.axis_name)
+    gradients, sums, batch_stats = _gradients(experiment, state, batch)
+    updates, opt_state = experiment.optimizer.update(
+        gradients, state.opt_state, state.params
+    )
     params = optax.apply_updates(state.params, updates)
-    average, decay = state.average, task.config.optimizer.ema_decay
+    average, decay = state.average, experiment.config.optimizer.ema_decay
     if decay is not None:
         fresh = {"params": params, "batch_stats": batch_stats}
         average = update_average(average, fresh, decay, state.step)
@@ -141,40 +154,3 @@ def reset_window(state: TrainState) -> TrainState:
         name: state.window[name] for name in ("bad_loss_step", "bad_gradient_step")
     }
     return state.replace(window=jax.tree.map(jnp.zeros_like, state.window) | notes)
-
-
-def observe(
-    task: Task,
-    variables: Variables,
-    step: jax.Array,
-    images: jax.Array,
-    *,
-    on_image: bool = True,
-):
-    """Logits and layer evidence of uint8 images `[B, H, W, C]`, in evaluation mode.
-
-    Rectangles are in coordinates of the images and masks at their resolution, or with
-    `on_image=False` in those of the layers' maps.
-    """
-    logits, updates = task.model.apply(
-        {**variables, **task.schedule(step)},
-        task.normalise(unit_range(images)),
-        mutable=["intermediates"],
-    )
-    evidence = layer_evidence(updates.get("intermediates") or {})
-    if on_image:
-        evidence = evidence_on_image(task.model, evidence, *images.shape[1:3])
-    return logits, evidence
-
-
-def eval_step(task: Task, variables: Variables, step: jax.Array, batch: Batch) -> Sums:
-    """Sums over one batch: classification, and where each layer looked."""
-    logits, evidence = observe(task, variables, step, batch["image"])
-    sums = {
-        "classification": classification_sums(logits, batch["label"], batch["weight"]),
-        "layers": {
-            path: localization_sums(layer, batch, task.truth)
-            for path, layer in evidence.items()
-        },
-    }
-    return task.sum_over_devices(sums)

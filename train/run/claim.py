@@ -9,22 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from train.config.differences import differences
 from train.config.places import same_place
 from train.config.run import FitConfig, to_dict
+from train.data.facts import Facts
 from train.data.labels import differing_names
 from train.errors import CannotWriteError, UserError
-from train.learning.experiment import Inputs
+from train.files import write_json
 from train.learning.processes import in_first_process
+from train.run import layout
 from train.run.checkpoints.reading import saved_steps
-from train.run.checkpoints.store import BROKEN, FIRST
 from train.run.lock import in_use
-from train.run.metric_log import write_json
 from train.run.workdir import (
-    CONFIG_FILE,
-    INPUTS_FILE,
-    OWN_FILES,
-    RESULT_FILE,
-    differences,
     load_config,
     load_inputs,
     read_config,
@@ -43,7 +39,7 @@ def check_config(config: FitConfig) -> None:
     """
     workdir = config.workdir
     _check_path(workdir)
-    if not (workdir / CONFIG_FILE).exists():
+    if not (workdir / layout.CONFIG).exists():
         _check_foreign(workdir)
         return
     old = read_config(workdir)
@@ -51,7 +47,9 @@ def check_config(config: FitConfig) -> None:
         _check_gone(workdir)
         return
     new = to_dict(config)
-    found = [each for each in differences(old, new) if not same_place(each, old, new)]
+    found = [
+        each for each in differences(old, new) if not same_place(each.name, old, new)
+    ]
     if found:
         raise UserError(
             f"{workdir} holds a run of another config:\n  "
@@ -79,10 +77,10 @@ def _check_path(workdir: Path) -> None:
 
 
 def _check_foreign(workdir: Path) -> None:
-    found = [name for name in OWN_FILES if (workdir / name).exists()]
+    found = [name for name in layout.OF_A_RUN if (workdir / name).exists()]
     if found:
         raise UserError(
-            f"{workdir} has {', '.join(found)} but no {CONFIG_FILE}, so it is not the"
+            f"{workdir} has {', '.join(found)} but no {layout.CONFIG}, so it is not the"
             " whole work directory of a run. Put the file back (every checkpoint"
             ' keeps a copy, "config" in checkpoints/STEP/record/metadata), or choose'
             " another --workdir."
@@ -91,8 +89,8 @@ def _check_foreign(workdir: Path) -> None:
 
 def _check_gone(workdir: Path) -> None:
     """Without checkpoints a run starts anew, unless it once had some."""
-    trained = [FIRST, RESULT_FILE]
-    broken = workdir / BROKEN
+    trained = [layout.FIRST_CHECKPOINT, layout.RESULT]
+    broken = workdir / layout.BROKEN_CHECKPOINTS
     if broken.is_dir() and any(broken.iterdir()):
         where = f"they were set aside in {broken}"
     elif any((workdir / name).exists() for name in trained):
@@ -109,12 +107,12 @@ class Start(NamedTuple):
     """What an earlier start left on record.
 
     Attributes:
-      config: of the run.
-      inputs: of its data set.
+      config: the run's.
+      inputs: what its network takes and gives.
     """
 
     config: FitConfig
-    inputs: Inputs
+    inputs: Facts
 
 
 def earlier_start(workdir: Path) -> Start | None:
@@ -128,7 +126,7 @@ def earlier_start(workdir: Path) -> Start | None:
     return Start(load_config(workdir), load_inputs(workdir))
 
 
-def check_inputs(config: FitConfig, inputs: Inputs) -> None:
+def check_inputs(config: FitConfig, inputs: Facts) -> None:
     """Refuses a data set that is not the run's; writes nothing.
 
     Raises:
@@ -157,7 +155,7 @@ def check_inputs(config: FitConfig, inputs: Inputs) -> None:
 
 
 @contextlib.contextmanager
-def claimed(config: FitConfig, inputs: Inputs) -> Iterator[None]:
+def claimed(config: FitConfig, inputs: Facts) -> Iterator[None]:
     """Holds the work directory for this run; a new run's config is written.
 
     Raises:
@@ -173,7 +171,7 @@ def claimed(config: FitConfig, inputs: Inputs) -> Iterator[None]:
             check_inputs(config, inputs)
             if not saved_steps(config.workdir):
                 note_config(config)
-                _write(config.workdir / INPUTS_FILE, dataclasses.asdict(inputs))
+                _write(config.workdir / layout.INPUTS, dataclasses.asdict(inputs))
 
         in_first_process(enter)
         yield
@@ -185,7 +183,7 @@ def note_config(config: FitConfig) -> None:
     Raises:
       CannotWriteError: if it cannot be written.
     """
-    _write(config.workdir / CONFIG_FILE, to_dict(config))
+    _write(config.workdir / layout.CONFIG, to_dict(config))
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from train.errors import CannotWriteError, UserError
-
-LOCK_FILE = "in-use.json"
+from train.run import layout
 
 # File systems that have no locks: then two starts are the user's to keep apart.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -31,7 +30,7 @@ def in_use(workdir: Path) -> Iterator[None]:
       UserError: names the process that uses the directory.
       CannotWriteError: if the directory cannot be made or written.
     """
-    path = workdir / LOCK_FILE
+    path = workdir / layout.LOCK
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = _take(path)

@@ -13,21 +13,22 @@ import jax
 from train.config.run import to_dict
 from train.data.loaders import Feed
 from train.errors import DONE, INTERRUPTED, CannotWriteError, NonFiniteError
-from train.evidence import pictures
+from train.evidence.pictures import grid_of
+from train.files import write_json
 from train.learning.evaluator import Evaluator
 from train.learning.experiment import Experiment
-from train.learning.metrics import NEVER, window_record
 from train.learning.network import sharpness_at
 from train.learning.optimizer import learning_rate_schedule
 from train.learning.steps import reset_window, train_step
+from train.learning.window import NEVER, window_record
+from train.run import layout
 from train.run.checkpoints.store import Checkpoints
 from train.run.interrupts import Interrupts
-from train.run.metric_log import Records, write_json
+from train.run.metric_log import Records
+from train.run.pictures import save_film, save_picture
 from train.run.profiling import Profiler
 from train.run.progress import Display
-from train.run.workdir import RESULT_FILE
 
-_SHOWN = ("loss", "accuracy", "images_per_second")
 _SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
 
 
@@ -45,16 +46,16 @@ class Loop:
         self._config = config = experiment.config
         self._is_writer = jax.process_index() == 0
         parallel = experiment.parallel
-        self._update = parallel.compile_update(partial(train_step, experiment.task))
+        self._update = parallel.compile_update(partial(train_step, experiment))
         self._reset = parallel.compile_map(reset_window)
-        self._evaluator = Evaluator(experiment.task, parallel)
+        self._evaluator = Evaluator(experiment, parallel)
         self._rate = learning_rate_schedule(config.optimizer, experiment.total_steps)
         self._checkpoints = Checkpoints(config.workdir, config.checkpoint)
         self.state = experiment.initial_state()
         self.step, self._seconds_before, self._scores = 0, 0.0, {}
         self._validation: dict[str, float] = {}
         if not self._restore() and config.model.pretrained is not None:
-            self.state = experiment.initial_state(display.message)
+            self.state = experiment.pretrained_state(display.message)
         self._batches = feed.train_batches(self.step, parallel.place_batch)
         self._records = None
         if self._is_writer:
@@ -84,7 +85,8 @@ class Loop:
           CannotWriteError: on a full disk.
         """
         output, total = self._config.output, self._experiment.total_steps
-        with self._open(), self._profiler() as profiler:
+        traced = self._config.workdir / layout.PROFILE, self.step, output.profile_steps
+        with self._open(), Profiler(*traced) as profiler:
             while self.step < total:
                 self.state = self._update(self.state, next(self._batches))
                 self.step += 1
@@ -103,26 +105,16 @@ class Loop:
             self._finish()
         return DONE
 
-    def _profiler(self) -> Profiler:
-        steps = self._config.output.profile_steps
-        return Profiler(self._config.workdir / "profile", self.step, steps)
-
     def _evaluates(self) -> bool:
-        every = self._config.output.evaluate_every * self._experiment.steps_per_epoch
-        every = max(round(every), 1)
-        return self.step % every == 0 or self.step == self._experiment.total_steps
+        experiment, output = self._experiment, self._config.output
+        due = output.evaluates_at(self.step, experiment.steps_per_epoch)
+        return due or self.step == experiment.total_steps
 
     def _saves(self) -> bool:
-        every = self._config.checkpoint.every_steps
-        if self.step == self._experiment.total_steps or self._evaluates():
-            return True
-        return every is not None and self.step % every == 0
+        return self._evaluates() or self._config.checkpoint.saves_at(self.step)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
-
-    def _epoch(self) -> float:
-        return self.step / self._experiment.steps_per_epoch
 
     def _fetch_window(self) -> dict[str, Any]:
         """The sums since the last record.
@@ -164,38 +156,39 @@ class Loop:
         values["sharpness"] = float(sharpness)
         self._logged_at, self._logged_step = now, self.step
         self._write("train", values)
-        shown = {name: values[name] for name in _SHOWN if name in values}
+        names = ("loss", *self._experiment.task.shown, "images_per_second")
+        shown = {name: values[name] for name in names if name in values}
         self._display.training(self.step, shown, now - self._started)
 
     def _write(self, kind: str, values: dict[str, float]) -> None:
         if self._records is not None:
-            about = {"epoch": self._epoch(), "seconds": self._seconds()}
+            epoch = self.step / self._experiment.steps_per_epoch
+            about = {"epoch": epoch, "seconds": self._seconds()}
             self._records.write(kind, self.step, values, **about)
 
     def _evaluate(self) -> None:
         self._fetch_window()
-        variables = self.state.evaluated_variables()
-        step = self.state.step
-        self._scores = self._evaluator.scores(
-            variables, step, self._feed.eval_batches()
-        )
+        variables, step = self.state.evaluated_variables(), self.state.step
+        images = self._feed.eval_batches()
+        self._scores = self._evaluator.scores(variables, step, images)
         self._write("eval", self._scores)
         if (held_out := self._feed.validation_batches()) is not None:
             self._validation = self._evaluator.scores(variables, step, held_out)
             self._write("validation", self._validation)
+        names = (*self._experiment.task.shown, *_SHOWN_LAYER)
         shown = {
             name: value
             for name, value in self._scores.items()
-            if name == "accuracy" or name.rpartition("/")[2] in _SHOWN_LAYER
+            if name.rpartition("/")[2] in names
         }
-        if self._validation:
-            shown["held-out accuracy"] = self._validation["accuracy"]
+        best = self._experiment.task.best_score
+        if best in self._validation:
+            shown[f"held-out {best}"] = self._validation[best]
         self._display.evaluation(self.step, shown)
         if self._records is not None and self._config.output.pictures:
             self._draw(self._records)
         # What an evaluation takes is no training speed.
-        self._logged_at = time.monotonic()
-        self._logged_step = self.step
+        self._logged_at, self._logged_step = time.monotonic(), self.step
 
     def _draw(self, records: Records) -> None:
         variables, step = self._experiment.parallel.fetchable(
@@ -203,8 +196,8 @@ class Loop:
         )
         batch = self._feed.fixed_batch(self._config.output.pictures)
         _, evidence = self._evaluator.observe(variables, step, batch["image"])
-        picture = pictures.grid_of(batch, evidence, self._feed.inputs.truth)
-        pictures.save_picture(self._config.workdir, self.step, picture)
+        picture = grid_of(batch, evidence, self._feed.inputs.truth)
+        save_picture(self._config.workdir, self.step, picture)
         records.picture(self.step, picture)
 
     def _save(self) -> None:
@@ -219,7 +212,8 @@ class Loop:
             "config": to_dict(self._config),
         }
         # The test images choose nothing.
-        score = self._validation.get("accuracy") if self._evaluates() else None
+        best = self._experiment.task.best_score
+        score = self._validation.get(best) if self._evaluates() else None
         state = self._experiment.parallel.fetchable(self.state)
         self._checkpoints.save(self.step, state, record, score)
 
@@ -230,12 +224,12 @@ class Loop:
         workdir = self._config.workdir
         held_out = {"validation": self._validation} if self._validation else {}
         result = {"step": self.step, **self._scores, **held_out}
-        write_json(workdir / RESULT_FILE, result)
-        film = pictures.save_film(workdir)
+        write_json(workdir / layout.RESULT, result)
+        film = save_film(workdir)
         film_note = f", {film.name}" if film else ""
         self._display.message(
             f"Done: {self.step} steps in {self._seconds():.0f} s. See {workdir}:"
-            f" {RESULT_FILE}{film_note}."
+            f" {layout.RESULT}{film_note}."
         )
 
     @contextlib.contextmanager

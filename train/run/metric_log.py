@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from train.errors import CannotWriteError
-
-METRICS_FILE = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
-
-
-def strict(values: Any) -> Any:
-    """The same values without what JSON does not have: NaN and infinity become None."""
-    if isinstance(values, Mapping):
-        return {name: strict(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [strict(value) for value in values]
-    if isinstance(values, float) and not math.isfinite(values):
-        return None
-    return values
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    """A record as one line of JSON; a number that is none is left out."""
-    known = {name: value for name, value in strict(record).items() if value is not None}
-    return json.dumps(known, allow_nan=False) + "\n"
+from train.files import json_line, write_whole
+from train.run import layout
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -47,26 +27,12 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Writes a JSON file whole or not at all; NaN and infinity become null."""
-    _replace(path, json.dumps(strict(values), indent=2, allow_nan=False) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def forget_after(path: Path, step: int) -> None:
     """Drops the records of later steps, which a resumed run will write again."""
     if not path.exists():
         return
     kept = [record for record in read_records(path) if record["step"] <= step]
-    _replace(path, "".join(map(_line, kept)))
+    write_whole(path, "".join(map(json_line, kept)).encode())
 
 
 class Records:
@@ -78,7 +44,7 @@ class Records:
 
     def __init__(self, workdir: Path, start_step: int, *, tensorboard: bool):
         """Opens the files; what was recorded after `start_step` is forgotten."""
-        path = workdir / METRICS_FILE
+        path = workdir / layout.METRICS
         forget_after(path, start_step)
         self._file = path.open("a", buffering=1)
         self._board = None
@@ -86,7 +52,9 @@ class Records:
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(
-                str(workdir / TENSORBOARD), purge_step=start_step + 1, flush_secs=20
+                str(workdir / layout.TENSORBOARD),
+                purge_step=start_step + 1,
+                flush_secs=20,
             )
 
     def write(
@@ -99,7 +67,7 @@ class Records:
         """
         record = {"kind": kind, "step": step, **about, **metrics}
         try:
-            self._file.write(_line(record))
+            self._file.write(json_line(record))
             if self._board is not None:
                 for name, value in metrics.items():
                     self._board.add_scalar(f"{kind}/{name}", value, step)

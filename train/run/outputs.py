@@ -11,17 +11,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import unicodedata
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from train.errors import CannotWriteError, UserError
+from train.files import json_bytes, write_whole
+from train.run import layout
 
-NOTES = ".cram-jax-outputs.jsonl"
 # File systems allow 255 bytes; endings and numbers need some.
 _LONGEST_STEM = 180
 
@@ -103,16 +102,12 @@ class Outputs:
         """
         self.check(name)
         path = self.directory / name
-        temporary = self.directory / f".{uuid.uuid4().hex}.tmp"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(content)
+            # First: a file without a note would be taken for the user's.
             self._note(name, _checksum(content))
-            os.replace(temporary, path)
+            write_whole(path, content)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise CannotWriteError(
                 f"{path} cannot be written: {error.strerror or error}."
             ) from error
@@ -120,8 +115,7 @@ class Outputs:
 
     def write_json(self, name: str, values: Any) -> Path:
         """Writes JSON that any reader takes: NaN and infinity become null."""
-        text = json.dumps(finite(values), indent=2, allow_nan=False)
-        return self.write(name, f"{text}\n".encode())
+        return self.write(name, json_bytes(values))
 
     def _may_write(self, name: str) -> bool:
         return not os.path.lexists(self.directory / name) or self._is_own(name)
@@ -160,7 +154,7 @@ class Outputs:
         }
         known = self._notes.setdefault(name, [])
         if note not in known:
-            with (self.directory / NOTES).open("a", encoding="ascii") as file:
+            with (self.directory / layout.NOTES).open("a", encoding="ascii") as file:
                 file.write(json.dumps(note) + "\n")
             known.append(note)
 
@@ -175,17 +169,6 @@ def written_here(directory: Path, command: str) -> set[str]:
     }
 
 
-def finite(values: Any) -> Any:
-    """The same JSON values with None where a number is NaN or infinite."""
-    if isinstance(values, dict):
-        return {str(name): finite(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
-    if isinstance(values, float) and not math.isfinite(values):
-        return None
-    return values
-
-
 def _place(run: Path, directory: Path) -> str:
     """What tells a run from others; it stays when a run moves with its results."""
     run, directory = run.resolve(), directory.resolve()
@@ -197,7 +180,7 @@ def _place(run: Path, directory: Path) -> str:
 def _read_notes(directory: Path) -> Iterator[dict[str, Any]]:
     """The notes of a directory; lines that are none are left out."""
     try:
-        text = (directory / NOTES).read_text(encoding="ascii", errors="replace")
+        text = (directory / layout.NOTES).read_text(encoding="ascii", errors="replace")
     except OSError:
         return
     for line in text.splitlines():
@@ -212,7 +195,7 @@ def _checksum(content: bytes) -> str:
 
 
 def _checksum_of(path: Path) -> str | None:
-    """Of a plain file; None for anything else."""
+    """The checksum of a plain file; None for anything else."""
     try:
         if path.is_symlink() or not path.is_file():
             return None

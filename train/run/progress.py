@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from train.printing import say
+
 
 def _duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
@@ -69,7 +71,7 @@ class Display:
     def warning(self, text: str) -> None:
         """One line that is said even if quiet, then on standard error."""
         if self.console.quiet:
-            print(text, file=sys.stderr)
+            say(text, error=True)
         else:
             self.message(text)
 

@@ -1,5 +1,7 @@
 """The gate, its complement and its fillings; masks by layer."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ SHAPE = (2, 5, 7, 3)
 FLOORS = [0.0, 0.25]
 
 
-def draw(dtype=np.float32, seed=0):
+def draw(dtype: Any = np.float32, seed=0):
     rng = np.random.default_rng(seed)
     features = rng.normal(1.0, 1.0, SHAPE).astype(dtype)
     return features, rng.uniform(0, 1, SHAPE[:-1]).astype(dtype)
@@ -45,7 +47,7 @@ def oracle(features, opening, fill):
 def test_gate_and_complement_equal_numpy(fill, floor, dtype):
     features, mask = draw()
     given = jnp.asarray(features, dtype)
-    gate = Gate(floor, fill)
+    gate: Any = Gate(floor, fill)
     opening = floor + (1 - floor) * np.asarray(mask, np.float64)
     through = gate.apply({}, given, mask)
     held_back = gate.apply({}, given, mask, method="complement")
@@ -63,7 +65,7 @@ def test_gate_and_complement_equal_numpy(fill, floor, dtype):
 def test_gradients_equal_finite_differences(fill, floor, x64):
     features, mask = draw(np.float64)
     weights = np.random.default_rng(1).normal(size=SHAPE)
-    gate = Gate(floor, fill)
+    gate: Any = Gate(floor, fill)
 
     def value(features, mask, method):
         result = gate.apply({}, jnp.asarray(features), jnp.asarray(mask), method=method)

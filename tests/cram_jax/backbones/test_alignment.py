@@ -17,11 +17,11 @@ from cram_jax.backbones.inverted import BlockSpec, InvertedResidualNet
 from cram_jax.geometry.rectangle import Rectangle
 from tests.checks import assert_close
 from tests.tiny_runs import tiny_config, tiny_experiment
-from train.commands.predict import as_record, see
 from train.config.data import DataConfig
+from train.data.preparation import with_source_interpolation
+from train.evidence.sight import as_record, see
 from train.learning.devices import JitParallel
-from train.learning.steps import observe
-from train.run.restore import Trained
+from train.learning.evaluator import observe
 
 
 def seen_center(network, stage, side, pixel):
@@ -325,13 +325,15 @@ def test_predict_finds_the_pixels_of_the_original_through_strides_crop_and_resiz
     )
     config = tiny_config(data=DataConfig(name="folder:unused", eval_crop=0.5))
     experiment = tiny_experiment(config, JitParallel(jax.devices()[:1]))
-    task = dataclasses.replace(experiment.task, model=network, schedule=lambda step: {})
+    experiment = dataclasses.replace(
+        experiment, model=network, schedule=lambda step: {}
+    )
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     variables = {name: variables[name] for name in ("params", "batch_stats")}
-    trained = Trained(dataclasses.replace(experiment, task=task), variables, 0)
-    look = jax.jit(functools.partial(observe, task, variables, jnp.zeros(())))
-    sight = see(trained, look, np.zeros((60, 100, 3), np.uint8))
-    pixels = as_record(sight, ("a", "b", "c"))["rectangles"]["attention2"]["pixels"]
+    look = jax.jit(functools.partial(observe, experiment, variables, jnp.zeros(())))
+    data = with_source_interpolation(config)
+    _, sight = see(look, np.zeros((60, 100, 3), np.uint8), (12, 12, 3), data)
+    pixels = as_record(sight)["rectangles"]["attention2"]["pixels"]
     # Both strided layers pad below and to the right: pixel (1, 2) of the map is
     # centred at 3.5 + 4 * (1, 2) of the view, and 4 pixels wide. The view is the
     # central 30 x 30 pixels, from (15, 35) on, at 2.5 pixels to one of its own.

@@ -109,7 +109,7 @@ def test_there_and_back(size, crop, picture):
     rectangles = cram_jax.rectangle_from_pixel_box(boxes, *size, crop=crop)
     back = cram_jax.rectangle_pixel_box(rectangles, *size, crop=crop)
     assert_close(back, boxes, atol=1e-4 * max(picture))
-    points = pixels.points_of_pixels(boxes[:, :2], *size, crop=crop)
+    points = pixels.points_of_pixels(jnp.asarray(boxes[:, :2]), *size, crop=crop)
     again = pixels.pixels_of_points(points, *size, crop=crop)
     assert_close(again, boxes[:, :2], atol=1e-4 * max(picture))
 

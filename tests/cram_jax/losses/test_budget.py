@@ -1,6 +1,7 @@
 """Budgets of area: numpy, finite differences, and the same step on any devices."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ BATCH, DEVICES, STEPS = 16, 8, 10
 TARGETS = {"shallow": 0.3, "deep": 0.2}
 
 
-def draw_areas(seed=0, count=BATCH):
+def draw_areas(seed=0, count=BATCH) -> Any:
     rng = np.random.default_rng(seed)
     return {path: rng.uniform(0.2, 0.9, count) for path in TARGETS}
 
@@ -290,7 +291,7 @@ def test_moving_area_is_the_recursion_and_has_no_gradient():
 def test_ramp_equals_interpolation_and_is_one_program():
     steps = np.arange(101)
     ramp = functools.partial(cram_jax.ramped_weight, start=0.2, ramp=0.4)
-    compiled = jax.jit(lambda weight, step: ramp(weight, step, 100))
+    compiled: Any = jax.jit(lambda weight, step: ramp(weight, step, 100))
     values = [compiled(3.0, step) for step in steps]
     assert_close(values, np.interp(steps, [20, 60], [0, 3]), dtype="float32")
     assert compiled._cache_size() == 1

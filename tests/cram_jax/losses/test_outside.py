@@ -5,6 +5,7 @@ one slot, and applies it to the whole batch by itself: no views, no interceptor.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -205,11 +206,12 @@ def loss_of(network, images, weight, variables, on=True):
 def test_weight_and_switch_work_within_one_program():
     network, variables, images = build(stages=(1, 3))
 
-    @jax.jit
-    def gradient(params, weight, on):
+    def gradient_of(params, weight, on):
         return jax.grad(
             lambda p: loss_of(network, images, weight, variables | {"params": p}, on)
         )(params)
+
+    gradient: Any = jax.jit(gradient_of)
 
     @jax.jit
     def without(params):
@@ -325,7 +327,7 @@ def test_bfloat16_remat_and_one_image():
 
 def test_ignorance_is_the_divergence_from_the_uniform(x64):
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (7, 4))
+    logits: Any = rng.normal(0, 3, (7, 4))
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = np.sum(0.25 * np.log(0.25 / probabilities), -1)
     assert_close(jax.jit(ignorance_loss)(logits), expected)

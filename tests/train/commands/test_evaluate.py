@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from train.commands.evaluate import RESULT_FILE, result_files, scores_table
+from train.commands.evaluate import result_files, scores_table
 from train.errors import UserError
-from train.evidence.equivariance_error import PICTURE, draw_curves
-from train.evidence.pictures import save_film, save_picture
+from train.evidence.equivariance_error import draw_curves
+from train.run.layout import EQUIVARIANCE_PICTURE, EVALUATION
+from train.run.pictures import save_film, save_picture
 
 
 def printed(table):
@@ -29,31 +30,31 @@ def test_the_table_shows_names_as_they_are_and_no_nan():
     assert "nan" not in text
 
 
-@pytest.mark.parametrize("name", [RESULT_FILE, PICTURE])
+@pytest.mark.parametrize("name", [EVALUATION, EQUIVARIANCE_PICTURE])
 @pytest.mark.parametrize("content", [b"mine", b"[1]", b'{"mine": 1}', b""])
 def test_a_file_of_the_users_is_not_written_over(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="not written over"):
-        result_files(tmp_path, [RESULT_FILE, PICTURE])
+        result_files(tmp_path, [EVALUATION, EQUIVARIANCE_PICTURE])
     assert (tmp_path / name).read_bytes() == content
 
 
 def test_our_own_results_are_written_again(tmp_path):
     for step in (1, 2):
-        outputs = result_files(tmp_path, [RESULT_FILE, PICTURE])
-        outputs.write_json(RESULT_FILE, {"step": step})
-        outputs.write(PICTURE, str(step).encode())
-    (tmp_path / PICTURE).write_bytes(b"painted over")
+        outputs = result_files(tmp_path, [EVALUATION, EQUIVARIANCE_PICTURE])
+        outputs.write_json(EVALUATION, {"step": step})
+        outputs.write(EQUIVARIANCE_PICTURE, str(step).encode())
+    (tmp_path / EQUIVARIANCE_PICTURE).write_bytes(b"painted over")
     with pytest.raises(UserError, match="changed since"):
-        result_files(tmp_path, [RESULT_FILE, PICTURE])
-    result_files(tmp_path, [RESULT_FILE])
+        result_files(tmp_path, [EVALUATION, EQUIVARIANCE_PICTURE])
+    result_files(tmp_path, [EVALUATION])
 
 
 def test_results_of_a_former_version_are_our_own(tmp_path):
-    (tmp_path / RESULT_FILE).write_text(json.dumps({"step": 3, "test": {}}))
-    (tmp_path / PICTURE).write_bytes(b"drawn")
-    outputs = result_files(tmp_path, [RESULT_FILE, PICTURE])
-    outputs.write(PICTURE, b"drawn again")
+    (tmp_path / EVALUATION).write_text(json.dumps({"step": 3, "test": {}}))
+    (tmp_path / EQUIVARIANCE_PICTURE).write_bytes(b"drawn")
+    outputs = result_files(tmp_path, [EVALUATION, EQUIVARIANCE_PICTURE])
+    outputs.write(EQUIVARIANCE_PICTURE, b"drawn again")
 
 
 def test_pictures_of_training_leave_others_alone(tmp_path):

@@ -1,11 +1,12 @@
 """Which files a person means by paths, folders and patterns."""
 
+import io
 import os
 
 import pytest
 
 from train.commands.image_files import find_images
-from train.printing import printable, say
+from train.printing import escape_what_cannot_be_printed, printable, say
 from train.run.outputs import Outputs
 
 
@@ -95,17 +96,10 @@ def test_names_print_on_one_line_and_are_valid_text():
     assert printable(name) == "caf\\xe9\\n\\x1b[31m\u732b.png"
 
 
-def test_a_terminal_without_the_letters_gets_escapes(capsys, monkeypatch):
-    class Ascii:
-        encoding = "ascii"
-
-        def write(self, text):
-            written.append(text.encode("ascii"))
-
-        def flush(self):
-            pass
-
-    written = []
-    monkeypatch.setattr("sys.stdout", Ascii())
+def test_a_terminal_without_the_letters_gets_escapes(monkeypatch):
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding="ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    escape_what_cannot_be_printed()
     say("\u732b 1%")
-    assert b"".join(written) == b"\\u732b 1%\n"
+    assert written.getvalue() == b"\\u732b 1%\n"

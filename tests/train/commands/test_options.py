@@ -54,7 +54,7 @@ def outcome(capsys, *arguments):
         (["fit", "--batchsize", "8"], "mean --batch-size?"),
         (["fit", "--output.tensorbord"], "mean --output.tensorboard?"),
         (["fit", "--parallel", "pmpa"], "'jit', 'pmap'"),
-        (["fit", "--sharpness.end", "-1"], "Sharpness must be positive"),
+        (["fit", "--sharpness.end", "-1"], "sharpness.end must be positive"),
         (["fit", "--epochs", "many"], "--epochs"),
         (["fit", "--data.name", "folder:/nowhere"], "/nowhere"),
         (["fit", "--data.name", "digit"], "'digits'"),

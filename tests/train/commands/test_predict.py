@@ -16,15 +16,15 @@ from PIL import Image
 
 from tests.tiny_runs import CLASSES, INPUTS, tiny_arguments, tiny_config, write_images
 from train.__main__ import main
-from train.commands import prediction_picture
-from train.commands.prediction_picture import draw_sight
-from train.commands.sight import Sight, as_record, as_seen
-from train.config.sections import ModelConfig
+from train.config.model import ModelConfig
 from train.data.views import eval_view
 from train.errors import DONE, WRONG_USE
+from train.evidence.sight import Sight, as_record, as_seen
+from train.evidence.sight_picture import draw_sight
 from train.learning.devices import JitParallel
 from train.learning.experiment import make_experiment
-from train.run.restore import Trained
+from train.run.checkpoints.restore import Trained
+from train.tasks import classification
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +183,10 @@ def test_names_of_any_bytes_and_lengths(finished, tmp_path, capsys):
     assert "caf\\xe9.png: " in out
 
 
-def untrained(monkeypatch, channels=3, class_names=CLASSES, **model):
+def untrained(monkeypatch, channels=3, class_names=CLASSES, side=12, **model):
     """Has `predict` restore a network before its first step instead of a run's."""
     inputs = dataclasses.replace(
-        INPUTS, image_shape=(12, 12, channels), class_names=class_names
+        INPUTS, image_shape=(side, side, channels), class_names=class_names
     )
     config = dataclasses.replace(
         tiny_config(), model=ModelConfig(widths=(4, 4, 4), **model)
@@ -236,6 +236,55 @@ def test_every_network_gives_a_picture_with_the_class_on_it(
     assert np.abs(colours[..., 0] - colours[..., 1]).mean() > 20
 
 
+@pytest.mark.parametrize("attention", ["none", "rectangular", "positionwise-pooled"])
+def test_a_class_activation_map_is_drawn_beside_what_is_drawn_without(
+    finished, tmp_path, monkeypatch, attention
+):
+    stages = () if attention == "none" else (1,)
+    # Of twelve pixels the third stage leaves one: no map.
+    model = {"attention": attention, "attention_stages": stages, "side": 24}
+    network = untrained(monkeypatch, **model)
+    # Classifiers start at 0, and so does what they see.
+    noise = jax.tree.map(
+        lambda leaf: leaf + 0.1 * np.arange(leaf.size).reshape(leaf.shape) % 0.3,
+        network.variables,
+    )
+    noisy = dataclasses.replace(network, variables=noise)
+    monkeypatch.setattr("train.commands.predict.restore_trained", lambda *_: noisy)
+    file = photo(tmp_path / "a.png", (300, 200))
+    assert predict(finished, file, "--output", tmp_path / "without") == DONE
+    assert predict(finished, file, "--output", tmp_path / "out", "--cam") == DONE
+    (without,), (record,) = (
+        records_in(tmp_path / "without"),
+        records_in(tmp_path / "out"),
+    )
+    assert without.keys() == record.keys()
+    alone, both = (
+        np.asarray(Image.open(each["picture"])).astype(int)
+        for each in (without, record)
+    )
+    height, width = alone.shape[:2]
+    np.testing.assert_array_equal(both[4 : 4 + height, 4 : 4 + width], alone)
+    beside = both[4 : 4 + height, 8 + width : 8 + 2 * width]
+    assert beside.shape == alone.shape
+    # Tinted by a map that is not the same everywhere.
+    tint = (beside[60:] - np.asarray(Image.open(file)).astype(int)[60:]).sum(axis=-1)
+    assert tint.std() > 5
+
+
+def test_a_task_without_classes_has_no_class_activation_map(
+    finished, tmp_path, monkeypatch, capsys
+):
+    untrained(monkeypatch)
+    monkeypatch.setattr(classification.Classification, "explained", lambda *_: {})
+    file, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    assert predict(finished, file, "--output", out, "--cam") == WRONG_USE
+    error = capsys.readouterr().err
+    assert "need a task whose outputs are classes" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
 def test_a_grey_network_sees_what_it_saw_when_files_were_decoded_to_grey(tmp_path):
     from train.data.sources.decoding import decode_image
 
@@ -250,7 +299,7 @@ def test_a_class_that_no_font_can_write_is_drawn_by_number_and_said_so_once(
 ):
     names = ("\u732b", "\u72ac", "\u9ce5")
     untrained(monkeypatch, class_names=names, attention="none", attention_stages=())
-    monkeypatch.setattr(prediction_picture, "has_font", str.isascii)
+    monkeypatch.setattr(classification, "has_font", str.isascii)
     files = [photo(tmp_path / f"{index}.png") for index in range(3)]
     assert predict(finished, *files, "--output", tmp_path / "out") == DONE
     out = capsys.readouterr().out
@@ -275,7 +324,7 @@ def test_output_that_is_not_finite_is_no_class(finished, tmp_path, monkeypatch, 
 def sight_of(rectangles, height, width, masks=None):
     rectangles = {f"a{i}": np.array(r, float) for i, r in enumerate(rectangles)}
     view = eval_view((height, width), (96, 96))
-    return Sight(0, 0.934, rectangles, masks or {}, view, (height, width))
+    return Sight(rectangles, masks or {}, view, (height, width))
 
 
 @pytest.mark.parametrize("size", [(300, 400), (96, 96), (500, 20)])
@@ -287,7 +336,7 @@ def test_area_and_cover_are_those_of_the_polygon(size):
     for _ in range(50):
         numbers = generator.uniform([-1, -1, 0.1, 0.1, -4], [1, 1, 2.5, 2.5, 4])
         sight = sight_of([numbers], height, width)
-        record = as_record(sight, ("cat",))["rectangles"]["a0"]
+        record = as_record(sight)["rectangles"]["a0"]
         polygon = shapely.Polygon(record["corners"])
         expected = polygon.intersection(frame).area / frame.area
         assert record["area"] == pytest.approx(expected, abs=1e-4)

@@ -8,11 +8,12 @@ import pytest
 from tests.tiny_runs import CLASSES, tiny_config, write_images
 from train.config.data import DataConfig
 from train.data.loaders import Feed
+from train.tasks.classification import Classification
 
 
 def feed_of(folder, **changes):
     data = DataConfig(name=f"folder:{folder}", **changes)
-    return Feed(dataclasses.replace(tiny_config(), data=data))
+    return Feed(dataclasses.replace(tiny_config(), data=data), Classification())
 
 
 @pytest.fixture(scope="module")

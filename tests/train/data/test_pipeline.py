@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.batches import eval_batches, train_batches
 from train.config.data import DataConfig
 from train.data import pipeline
-from train.data.pipeline import eval_batches, input_shape, load_source, train_batches
+from train.data.pipeline import Share, input_shape, load_source
 from train.data.prefetch import prefetch_to_device
 from train.data.sources import DatasetInfo, Example, Truth, UnreadableImageError
 from train.data.sources.base import WrongLabelError
 from train.data.sources.holding_out import HELD_OUT
 from train.data.sources.memory import estimated_bytes, load_into_memory
+from train.errors import UserError
 
 SIDE = 6
 AUGMENTED = DataConfig(flip=True, crop_area=(0.3, 0.9), color_jitter=0.4)
@@ -77,7 +79,7 @@ def assert_equal(batches, others):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_batch_has_the_arrays_of_the_contract(truth, in_memory):
     source = Numbered(9, truth)
-    source = load_into_memory(source) if in_memory else source
+    source = load_into_memory(source, DataConfig()) if in_memory else source
     (batch,) = take(train_batches(source, DataConfig(), 4, seed=0), 1)
     expected = {
         "image": ((4, SIDE, SIDE, 3), np.uint8),
@@ -134,13 +136,13 @@ def test_a_batch_may_be_larger_than_the_set():
 def test_memory_threads_and_processes_do_not_change_a_batch(config):
     source = Numbered(11)
     reference = take(train_batches(source, config, 4, seed=5), 6)
-    in_memory = load_into_memory(source)
+    in_memory = load_into_memory(source, DataConfig())
     assert_equal(take(train_batches(in_memory, config, 4, seed=5), 6), reference)
     threaded = dataclasses.replace(config, threads=4)
     assert_equal(take(train_batches(source, threaded, 4, seed=5), 6), reference)
     shares = [
         take(
-            train_batches(source, config, 4, seed=5, process_index=i, process_count=2),
+            train_batches(source, config, 4, seed=5, share=Share(i, 2)),
             6,
         )
         for i in range(2)
@@ -156,7 +158,7 @@ def test_memory_threads_and_processes_do_not_change_a_batch(config):
 def test_a_set_in_memory_mirrors_as_one_on_disk_does(truth):
     source, config = Numbered(9, truth), DataConfig(flip=True, image_size=9)
     reference = take(train_batches(source, config, 4, seed=5), 5)
-    in_memory = load_into_memory(source)
+    in_memory = load_into_memory(source, DataConfig())
     assert_equal(take(train_batches(in_memory, config, 4, seed=5), 5), reference)
 
 
@@ -226,7 +228,7 @@ def test_evaluation_is_not_augmented():
 @pytest.mark.parametrize("jitter", [0.0, 0.3])
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_crop_area_of_one_trains_on_the_largest_central_square(in_memory, jitter):
-    source = load_into_memory(Numbered(3)) if in_memory else Numbered(3)
+    source = load_into_memory(Numbered(3), DataConfig()) if in_memory else Numbered(3)
     cropped = DataConfig(eval_crop=0.5, color_jitter=jitter)
     whole = dataclasses.replace(cropped, eval_crop=1.0)
     assert_equal(
@@ -253,7 +255,7 @@ class Mislabelled(Numbered):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_label_that_is_no_class_is_refused_in_training_too(label, in_memory):
     source = Mislabelled(4, label=label)
-    source = load_into_memory(source) if in_memory else source
+    source = load_into_memory(source, DataConfig()) if in_memory else source
     config = DataConfig(on_bad_image="skip", crop_area=(0.5, 1.0))
     for make in (eval_batches, lambda *all_: train_batches(*all_, seed=0)):
         with pytest.raises(WrongLabelError, match=f"image 3 has label {label}, and"):
@@ -276,15 +278,14 @@ def test_rotated_truth_refuses_a_change_of_aspect():
 @pytest.mark.parametrize("batch_size", [4, 8, 12, 16])
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_evaluation_counts_every_image_once(batch_size, processes, in_memory):
-    source = load_into_memory(Numbered(10)) if in_memory else Numbered(10)
+    source = load_into_memory(Numbered(10), DataConfig()) if in_memory else Numbered(10)
     shares = []
     for index in range(processes):
         evaluation = eval_batches(
             source,
             DataConfig(),
             batch_size,
-            process_index=index,
-            process_count=processes,
+            share=Share(index, processes),
         )
         batches = list(evaluation)
         assert len(batches) == len(evaluation) == -(-10 // batch_size)
@@ -304,7 +305,7 @@ def test_evaluation_counts_every_image_once(batch_size, processes, in_memory):
 def test_a_batch_is_divided_evenly_between_processes():
     for make in (eval_batches, lambda *a, **k: train_batches(*a, seed=0, **k)):
         with pytest.raises(ValueError, match="multiple of the 2 processes, got 3"):
-            make(Numbered(4), DataConfig(), 3, process_count=2)
+            make(Numbered(4), DataConfig(), 3, share=Share(0, 2))
         with pytest.raises(ValueError, match="multiple of the 1 processes, got 0"):
             make(Numbered(4), DataConfig(), 0)
 
@@ -329,42 +330,32 @@ def test_a_set_is_kept_in_memory_if_it_fits(monkeypatch):
 def test_load_source_passes_the_configuration_on(monkeypatch):
     calls = []
 
-    def open_source(name, split, **options):
-        calls.append((name, split, options))
+    def open_source(*arguments):
+        calls.append(arguments)
         return Numbered(2)
 
     monkeypatch.setattr(pipeline, "open_source", open_source)
-    config = DataConfig(
-        "folder:x",
-        eval_split="val",
-        train_examples=5,
-        eval_examples=6,
-        on_bad_image="skip",
-    )
+    config = DataConfig("folder:x", eval_split="val", train_examples=5, eval_examples=6)
     load_source(config, "train")
     load_source(config, "eval")
     held_out = dataclasses.replace(config, validation=0.1, train_split="small")
     with pytest.raises(ValueError, match=r"held out; train with --data\.validation"):
         load_source(config, "validation")
     load_source(held_out, "validation")
-    assert calls.pop()[1:] == (
-        HELD_OUT,
-        calls[0][2] | {"max_examples": None, "train_split": "small", "validation": 0.1},
-    )
-    assert [call[:2] for call in calls] == [("folder:x", "train"), ("folder:x", "val")]
-    assert [call[2]["max_examples"] for call in calls] == [5, 6]
-    assert [call[2]["on_bad_image"] for call in calls] == ["skip", "skip"]
+    expected = [(config, "train", 5), (config, "val", 6), (held_out, HELD_OUT)]
+    assert calls == expected
     with pytest.raises(ValueError, match='"eval" or "validation", got \'test\''):
         load_source(config, "test")
 
 
-def test_without_grain_the_batches_are_the_same(monkeypatch):
-    reference = take(train_batches(Numbered(5), AUGMENTED, 2, seed=0), 4)
-    monkeypatch.setattr(pipeline.importlib.util, "find_spec", lambda name: None)
-    assert_equal(take(train_batches(Numbered(5), AUGMENTED, 2, seed=0), 4), reference)
-    needy = train_batches(Numbered(5), DataConfig(workers=1), 2, seed=0)
-    with pytest.raises(ValueError, match=r"data\.workers = 1 needs grain"):
-        next(needy)
+def test_without_grain_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    for batches in (
+        train_batches(Numbered(5), AUGMENTED, 2, seed=0),
+        iter(eval_batches(Numbered(5), AUGMENTED, 2)),
+    ):
+        with pytest.raises(UserError, match="needs grain: pip install 'cram-jax"):
+            next(batches)
 
 
 def test_prefetch_keeps_order_and_counts_what_it_gave():
@@ -408,9 +399,9 @@ def test_prefetch_raises_what_went_wrong_and_stops_its_thread():
     ("fields", "message"),
     [
         ({"name": ""}, "data.name must not be empty"),
-        ({"train_examples": 0}, "data.train_examples must be >= 1, got 0"),
-        ({"eval_examples": -1}, "data.eval_examples must be >= 1"),
-        ({"image_size": 0}, "data.image_size must be >= 1"),
+        ({"train_examples": 0}, "data.train_examples must be 1 or more, got 0"),
+        ({"eval_examples": -1}, "data.eval_examples must be 1 or more"),
+        ({"image_size": 0}, "data.image_size must be 1 or more"),
         ({"crop_area": (0.0, 1.0)}, "data.crop_area must be 0 < smallest"),
         ({"crop_area": (0.9, 0.5)}, "data.crop_area must be 0 < smallest"),
         ({"crop_aspect": (2.0, 1.0)}, "data.crop_aspect must be 0 < smallest"),
@@ -420,10 +411,10 @@ def test_prefetch_raises_what_went_wrong_and_stops_its_thread():
         ({"validation": -0.1}, r"data.validation must be in \[0, 1\)"),
         ({"eval_split": " "}, "data.eval_split must not be empty"),
         ({"train_split": ""}, "data.train_split must not be empty"),
-        ({"workers": -1}, "data.workers must be >= 0"),
-        ({"threads": 0}, "data.threads must be >= 1"),
-        ({"memory_limit_mb": -1}, "data.memory_limit_mb must be >= 0"),
-        ({"on_bad_image": "ignore"}, 'must be "raise" or "skip", got \'ignore\''),
+        ({"workers": -1}, "data.workers must be 0 or more"),
+        ({"threads": 0}, "data.threads must be 1 or more"),
+        ({"memory_limit_mb": -1}, "data.memory_limit_mb must be 0 or more"),
+        ({"on_bad_image": "ignore"}, "must be one of 'raise', 'skip', got 'ignore'"),
     ],
 )
 def test_impossible_configurations_are_refused(fields, message):
@@ -437,7 +428,7 @@ def test_impossible_configurations_are_refused(fields, message):
 WITH_WORKERS = """
 import dataclasses, multiprocessing, os, signal, sys, time
 from tests.train.data.test_pipeline import AUGMENTED, Numbered
-from train.data.pipeline import train_batches
+from tests.batches import train_batches
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: None)

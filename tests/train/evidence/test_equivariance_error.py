@@ -14,6 +14,7 @@ from cram_jax.geometry.rendering import render_mask
 from tests.tiny_runs import tiny_config, tiny_experiment
 from train.evidence.equivariance_error import draw_curves, equivariance_scores
 from train.learning.devices import JitParallel
+from train.learning.evaluator import shown_by
 
 SIDE = 48
 
@@ -80,14 +81,17 @@ def batch(count=6):
     }
 
 
-def scores_of(moves, images=None, **changes):
-    task = tiny_experiment(tiny_config(), JitParallel()).task
-    task = dataclasses.replace(
-        task, model=Net(moves), schedule=lambda _: {}, mean=(0.0,) * 3, std=(0.5,) * 3
+def scores_of(moves, images=None, truth="rotated"):
+    experiment = dataclasses.replace(
+        tiny_experiment(tiny_config(), JitParallel()),
+        model=Net(moves),
+        schedule=lambda _: {},
+        mean=(0.0,) * 3,
+        std=(0.5,) * 3,
     )
-    task = dataclasses.replace(task, **changes)
     images = [batch(), batch()] if images is None else images
-    return equivariance_scores(task, {}, jnp.zeros((), jnp.int32), images)
+    show = shown_by(experiment, {}, jnp.zeros((), jnp.int32))
+    return equivariance_scores(show, images, truth=truth, fill=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -14,20 +14,21 @@ import numpy as np
 import optax
 import pytest
 
+from cram_jax.attention.evidence import layer_evidence
 from cram_jax.attention.predictors import MomentPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.losses.equivariance import equivariance_loss, equivariance_terms
 from tests.checks import assert_close
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
-from train.config.sections import EquivarianceConfig, OptimizerConfig
+from train.config.attention import EquivarianceConfig
+from train.config.optimizer import OptimizerConfig
+from train.data.preparation import unit_range
 from train.learning.devices import JitParallel, PmapParallel
-from train.learning.keys import Purpose, image_keys
-from train.learning.loss import unit_range
-from train.learning.metrics import layer_evidence
-from train.learning.movement import move_images
-from train.learning.state import create_state
+from train.learning.loss import sums_shape
+from train.learning.state import Purpose, create_state, image_keys
 from train.learning.steps import train_step
+from train.learning.terms import move_images
 
 BATCH = 16
 # Far enough that many objects leave the image.
@@ -66,30 +67,27 @@ def initial(parallel_kind, parts):
     one = JitParallel(jax.devices()[:1])
     parallel = {"one": lambda: one, "jit": JitParallel, "pmap": PmapParallel}
     parallel = parallel[parallel_kind]()
-    task = dataclasses.replace(
-        tiny_experiment(config, parallel).task,
+    experiment = dataclasses.replace(
+        tiny_experiment(config, parallel),
         model=Plain(),
         schedule=lambda _: {},
         optimizer=optax.sgd(1.0),
     )
     variables = Plain().init(jax.random.key(1), jnp.zeros((1, 12, 12, 3)))
-    shapes = Plain().apply(
-        variables, jnp.zeros((1, 12, 12, 3)), mutable=["intermediates"]
-    )[1]["intermediates"]
     state = create_state(
         {"params": variables["params"], "batch_stats": {}},
-        task.optimizer,
+        experiment.optimizer,
         jax.random.key(3),
         averaged=False,
-        layers=layer_evidence(shapes),
+        sums=sums_shape(experiment),
     )
-    return parallel, task, state
+    return parallel, experiment, state
 
 
 def step_once(parallel_kind, parts):
     """The fetched training window and gradients of one step."""
-    parallel, task, state = initial(parallel_kind, parts)
-    update = parallel.compile_update(partial(train_step, task))
+    parallel, experiment, state = initial(parallel_kind, parts)
+    update = parallel.compile_update(partial(train_step, experiment))
     placed = parallel.place(jax.tree.map(np.asarray, state))
     after = update(placed, parallel.place_batch(batch()))
     after = jax.device_get(parallel.fetchable(after))
@@ -100,7 +98,7 @@ def step_once(parallel_kind, parts):
 @functools.cache
 def whole():
     """Loss and gradients written down anew, for the whole batch at once."""
-    _, task, state = initial("one", 1)
+    _, experiment, state = initial("one", 1)
     values = batch()
     images = unit_range(values["image"])
     step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 0)
@@ -109,7 +107,7 @@ def whole():
     weight = values["weight"]
 
     def look(params):
-        both = task.normalise(jnp.concatenate([images, moved]))
+        both = experiment.normalise(jnp.concatenate([images, moved]))
         logits, updates = Plain().apply(
             {"params": params}, both, mutable=["intermediates"]
         )
@@ -168,7 +166,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(parallel_kind, parts):
     window, gradients = step_once(parallel_kind, parts)
     assert window["weight"] == total
     assert_close(window["loss"] / total, value)
-    assert_close(window["equivariance"] / total, motion)
+    assert_close(window["equivariance_loss"] / total, motion)
     jax.tree.map(partial(assert_close, atol=1e-5, rtol=1e-5), gradients, expected)
     norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(expected)))
     assert_close(window["gradient_norm"], norm)

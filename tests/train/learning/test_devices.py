@@ -21,12 +21,13 @@ from tests.tiny_runs import (
     tiny_experiment,
     write_images,
 )
-from train.config.sections import OptimizerConfig
+from train.config.optimizer import OptimizerConfig
 from train.errors import DONE, UserError
 from train.learning.devices import JitParallel, PmapParallel, check_batch
 from train.learning.evaluator import Evaluator
 from train.learning.steps import train_step
-from train.run.metric_log import METRICS_FILE, read_records
+from train.run import layout
+from train.run.metric_log import read_records
 
 BATCH = 16
 STEPS = 20
@@ -36,12 +37,12 @@ def train(parallel, config):
     """The fetched state after 20 steps, and the scores of a padded batch."""
     experiment = tiny_experiment(config, parallel)
     state = experiment.initial_state()
-    update = parallel.compile_update(partial(train_step, experiment.task))
+    update = parallel.compile_update(partial(train_step, experiment))
     for step in range(STEPS):
         state = update(state, parallel.place_batch(random_batch(step, BATCH)))
     test = random_batch(STEPS, BATCH)
     test["weight"][-3:] = 0
-    evaluator = Evaluator(experiment.task, parallel)
+    evaluator = Evaluator(experiment, parallel)
     scores = evaluator.scores(state.evaluated_variables(), state.step, [test])
     return jax.device_get(parallel.fetchable(state)), scores
 
@@ -121,7 +122,7 @@ def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(tmp_pa
     expected_step, expected, expected_record = final_state(alone)
     assert step == expected_step == 12
     first, expected_first = (
-        read_records(workdir / METRICS_FILE)[0] for workdir in (together, alone)
+        read_records(workdir / layout.METRICS)[0] for workdir in (together, alone)
     )
     for name in ("loss", "equivariance_loss", "gradient_norm"):
         assert first[name] == pytest.approx(expected_first[name], rel=1e-5), name

@@ -11,9 +11,11 @@ import optax
 import pytest
 
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
-from train.config.sections import EquivarianceConfig, OptimizerConfig
-from train.learning import movement
+from train.config.attention import EquivarianceConfig
+from train.config.optimizer import OptimizerConfig
+from train.learning import terms
 from train.learning.devices import JitParallel, PmapParallel
+from train.learning.loss import sums_shape
 from train.learning.network import initial_variables
 from train.learning.state import create_state
 from train.learning.steps import train_step
@@ -42,20 +44,20 @@ def keys_of_steps(parallel, parts, monkeypatch):
     def noted(name):
         return lambda key: used[name].append(tuple(np.asarray(key).tolist()))
 
-    sample = movement.sample_similarity
+    sample = terms.sample_similarity
 
     def spy(key, **options):
         jax.debug.callback(noted("movement"), jax.random.key_data(key))
         return sample(key, **options)
 
-    monkeypatch.setattr(movement, "sample_similarity", spy)
+    monkeypatch.setattr(terms, "sample_similarity", spy)
     config = tiny_config(
         batch_size=BATCH,
         optimizer=OptimizerConfig(accumulate=parts),
         equivariance=EquivarianceConfig(classify_moved=True),
     )
-    task = dataclasses.replace(
-        tiny_experiment(config, parallel).task,
+    experiment = dataclasses.replace(
+        tiny_experiment(config, parallel),
         model=Dropping(noted("dropout")),
         schedule=lambda _: {},
         optimizer=optax.sgd(0.1),
@@ -63,12 +65,13 @@ def keys_of_steps(parallel, parts, monkeypatch):
     params = Dropping(None).init(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     state = create_state(
         {"params": params["params"], "batch_stats": {}},
-        task.optimizer,
+        experiment.optimizer,
         jax.random.key(5),
         averaged=False,
+        sums=sums_shape(experiment),
     )
     update = parallel.compile_update(
-        lambda state, batch: train_step(task, state, batch)
+        lambda state, batch: train_step(experiment, state, batch)
     )
     state = parallel.place(jax.tree.map(np.asarray, state))
     for step in range(STEPS):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.checks import assert_close
-from train.config.sections import EquivarianceConfig, OptimizerConfig, SharpnessConfig
+from train.config.attention import EquivarianceConfig, SharpnessConfig
+from train.config.optimizer import OptimizerConfig
 from train.learning.network import sharpness_at
 from train.learning.optimizer import learning_rate_schedule, make_optimizer
 from train.learning.state import update_average
@@ -110,9 +111,9 @@ def test_the_average_of_constant_parameters_is_that_constant():
         (lambda: OptimizerConfig(clip_norm=0.0), "clip_norm must be positive"),
         (lambda: OptimizerConfig(freeze="("), "freeze must be a regular expression"),
         (lambda: OptimizerConfig(scales=((")", 1.0),)), "scales must be a regular exp"),
-        (lambda: OptimizerConfig(scales=(("a", -1.0),)), "factors in scales must not"),
+        (lambda: OptimizerConfig(scales=(("a", -1.0),)), "scales must have factors"),
         (lambda: OptimizerConfig(ema_decay=1.0), "ema_decay must be between 0 and 1"),
-        (lambda: SharpnessConfig(start=0.0), "Sharpness must be positive"),
+        (lambda: SharpnessConfig(start=0.0), "sharpness.start must be positive"),
         (lambda: EquivarianceConfig(max_scale=0.5), "max_scale must be 1 or more"),
     ],
 )

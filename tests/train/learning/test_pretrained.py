@@ -19,16 +19,17 @@ from tests.tiny_runs import (
     tiny_arguments,
     tiny_config,
     tiny_experiment,
+    tiny_network,
     write_images,
 )
 from train.__main__ import main
 from train.config.data import DataConfig
-from train.config.sections import ModelConfig, OptimizerConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
+from train.data.preparation import channel_statistics, with_source_interpolation
 from train.data.views import View, render_view
 from train.errors import DONE, UserError
 from train.learning.devices import JitParallel
-from train.learning.network import build_model
-from train.learning.pretrained import channel_statistics, with_source_interpolation
 from train.learning.steps import train_step
 
 WIDTHS = (4, 4, 4)
@@ -65,7 +66,7 @@ def test_a_run_starts_from_the_file_but_for_attention_and_a_new_head(tmp_path):
     experiment = experiment_with(tmp_path / "bare.safetensors")
     messages = []
     fresh = flat(experiment.initial_state().params)
-    started = experiment.initial_state(messages.append)
+    started = experiment.pretrained_state(messages.append)
     statistics = flat(variables["batch_stats"])
     for name, value in flat(started.batch_stats).items():
         assert_close(value, statistics[name])
@@ -84,7 +85,7 @@ def test_a_head_of_as_many_classes_is_loaded(tmp_path):
     variables = write_weights(tmp_path / "bare.safetensors", classes=3)
     experiment = experiment_with(tmp_path / "bare.safetensors")
     messages = []
-    params = experiment.initial_state(messages.append).params
+    params = experiment.pretrained_state(messages.append).params
     head = variables["params"]["head"]["dense"]
     assert_close(params["head"]["dense"]["kernel"], head["kernel"])
     assert "head/" not in messages[0]
@@ -94,11 +95,11 @@ def test_weights_that_do_not_fit_are_refused_with_the_first_names(tmp_path):
     write_weights(tmp_path / "wide.safetensors", widths=(5, 4, 4))
     experiment = experiment_with(tmp_path / "wide.safetensors")
     with pytest.raises(UserError, match=r"! stage1_conv1\.\S+ has shape"):
-        experiment.initial_state(print)
+        experiment.pretrained_state(print)
     experiment = experiment_with(tmp_path / "absent.safetensors")
     with pytest.raises(UserError, match="There is no weights file"):
-        experiment.initial_state(print)
-    with pytest.raises(ValueError, match="fit the backbone resnet18; got 'eff"):
+        experiment.pretrained_state(print)
+    with pytest.raises(ValueError, match="fit the backbone resnet18, got 'eff"):
         ModelConfig(backbone="resnet18", pretrained="efficientnet-lite0")
 
 
@@ -116,7 +117,7 @@ def test_fit_needs_the_file_only_once(tmp_path, capsys):
 
 def stepped(experiment, steps=1):
     state = experiment.initial_state()
-    step = jax.jit(functools.partial(train_step, experiment.task))
+    step = jax.jit(functools.partial(train_step, experiment))
     after = state
     for number in range(steps):
         after = step(after, random_batch(number, 8))
@@ -127,18 +128,17 @@ def stepped(experiment, steps=1):
 def test_frozen_statistics_stay_and_are_used(tmp_path, frozen):
     write_weights(tmp_path / "bare.safetensors")
     experiment = experiment_with(tmp_path / "bare.safetensors", freeze_norm=frozen)
-    before = experiment.initial_state(print)
+    before = experiment.pretrained_state(print)
     batch = random_batch(0, 8)
-    after = jax.jit(functools.partial(train_step, experiment.task))(before, batch)
+    after = jax.jit(functools.partial(train_step, experiment))(before, batch)
     old, new = flat(before.batch_stats), flat(after.batch_stats)
     assert old.keys() == new.keys()
     assert all(np.array_equal(old[name], new[name]) == frozen for name in old)
     # The loss of the step is the one of evaluation mode only if it used them.
-    task = experiment.task
-    logits: Any = task.model.apply(
+    logits: Any = experiment.model.apply(
         {"params": before.params, "batch_stats": before.batch_stats}
-        | task.schedule(before.step),
-        task.normalise(jnp.asarray(batch["image"]) / 255),
+        | experiment.schedule(before.step),
+        experiment.normalise(jnp.asarray(batch["image"]) / 255),
     )
     log_probabilities = jax.nn.log_softmax(logits)
     rows = np.arange(8)
@@ -152,7 +152,7 @@ def test_frozen_statistics_stay_and_are_used(tmp_path, frozen):
 def convolutions(experiment):
     """How many convolutions a step has, backward ones included."""
     state = experiment.initial_state()
-    step = functools.partial(train_step, experiment.task)
+    step = functools.partial(train_step, experiment)
     text = str(jax.make_jaxpr(step)(state, random_batch(0, 8)))
     return text.count("conv_general_dilated[")
 
@@ -208,8 +208,8 @@ def test_the_slot_in_residual_blocks_can_be_chosen():
         attention_in_blocks=True,
     )
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    params = jax.eval_shape(build_model(config, 3).init, jax.random.key(0), images)
+    params = jax.eval_shape(tiny_network(config).init, jax.random.key(0), images)
     assert "attention" in params["params"]["layer4_1"]
     assert "attention" not in params["params"]["layer3_1"]
     with pytest.raises(ValueError, match="needs a ResNet; convnet has no"):
-        build_model(dataclasses.replace(config, backbone="convnet"), 3)
+        tiny_network(dataclasses.replace(config, backbone="convnet"))

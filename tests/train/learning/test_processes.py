@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from train.config.run import HostsConfig
+from train.config.output import HostsConfig
 from train.errors import UserError
 from train.learning.processes import start_hosts
 from train.run.profiling import Profiler

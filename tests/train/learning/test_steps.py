@@ -11,16 +11,14 @@ import pytest
 
 from tests.checks import assert_close, assert_tree_finite
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
-from train.config.sections import (
-    EquivarianceConfig,
-    ModelConfig,
-    OptimizerConfig,
-)
+from train.config.attention import EquivarianceConfig
+from train.config.model import ModelConfig
+from train.config.optimizer import OptimizerConfig
 from train.errors import UserError
 from train.learning.devices import JitParallel
 from train.learning.evaluator import Evaluator
-from train.learning.metrics import NEVER
 from train.learning.steps import train_step
+from train.learning.window import NEVER
 
 TINY = tiny_config().model
 
@@ -46,9 +44,7 @@ def experiment_of(**changes):
 def test_every_setting_keeps_the_shapes_and_dtypes_of_the_state(changes):
     experiment = experiment_of(**changes)
     state = experiment.initial_state()
-    after = jax.eval_shape(
-        partial(train_step, experiment.task), state, random_batch(0, 8)
-    )
+    after = jax.eval_shape(partial(train_step, experiment), state, random_batch(0, 8))
     assert jax.tree.structure(after) == jax.tree.structure(state)
     for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype) == (new.shape, new.dtype)
@@ -61,12 +57,12 @@ def test_moved_images_and_remat_train_and_stay_finite():
         model=dataclasses.replace(TINY, remat=True),
         equivariance=EquivarianceConfig(weight=1.0, warmup_fraction=0.0),
     )
-    step = jax.jit(partial(train_step, experiment.task))
+    step = jax.jit(partial(train_step, experiment))
     state = experiment.initial_state()
     for index in range(3):
         state = step(state, random_batch(index, 8))
     assert_tree_finite((state.params, state.window))
-    assert float(state.window["equivariance"]) > 0
+    assert float(state.window["equivariance_loss"]) > 0
     assert int(state.step) == 3
 
 
@@ -74,7 +70,7 @@ def test_padding_images_change_neither_gradient_nor_metrics_without_batchnorm():
     # BatchNorm does see padding, so the statistics are held fixed by comparing two
     # batches whose padding differs in its labels only.
     experiment = experiment_of()
-    step = jax.jit(partial(train_step, experiment.task))
+    step = jax.jit(partial(train_step, experiment))
     batch = random_batch(0, 8)
     batch["weight"][6:] = 0
     other = {**batch, "label": batch["label"].copy()}
@@ -86,7 +82,7 @@ def test_padding_images_change_neither_gradient_nor_metrics_without_batchnorm():
 
 def test_the_first_step_that_is_not_finite_is_noted_and_stays_noted():
     experiment = experiment_of()
-    step = jax.jit(partial(train_step, experiment.task))
+    step = jax.jit(partial(train_step, experiment))
     state = experiment.initial_state()
     state = step(state, random_batch(0, 8))
     assert int(state.window["bad_loss_step"]) == NEVER
@@ -124,7 +120,7 @@ def test_a_batch_of_nothing_but_unreadable_images_moves_nothing():
         experiment = experiment_of(optimizer=rule, **config)
         state, batch = experiment.initial_state(), random_batch(0, 8)
         batch["weight"][:] = 0
-        after = jax.jit(partial(train_step, experiment.task))(state, batch)
+        after = jax.jit(partial(train_step, experiment))(state, batch)
         jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
         assert int(after.window["bad_loss_step"]) == NEVER
         assert int(after.window["bad_gradient_step"]) == NEVER
@@ -136,7 +132,7 @@ def test_a_label_that_is_no_class_is_not_learnt_in_silence(label):
     experiment = experiment_of()
     batch = random_batch(0, 8)
     batch["label"][5] = label
-    step = jax.jit(partial(train_step, experiment.task))
+    step = jax.jit(partial(train_step, experiment))
     state = step(experiment.initial_state(), batch)
     assert int(state.window["bad_loss_step"]) == 1
     batch["weight"][5] = 0
@@ -147,7 +143,7 @@ def test_a_label_that_is_no_class_is_not_learnt_in_silence(label):
 def test_a_set_without_truth_in_one_split_is_scored_without_it():
     experiment = experiment_of()
     state = experiment.initial_state()
-    evaluator = Evaluator(experiment.task, experiment.parallel)
+    evaluator = Evaluator(experiment, experiment.parallel)
 
     def scores(known, weight=1.0):
         batch = random_batch(0, 8)

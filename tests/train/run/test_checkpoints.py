@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.checks import assert_close
-from train.config.sections import CheckpointConfig
+from train.config.output import CheckpointConfig
 from train.errors import CannotWriteError, UserError
-from train.run.checkpoints.store import BROKEN, Checkpoints
+from train.run import layout
+from train.run.checkpoints.store import Checkpoints
 
 CONFIG = CheckpointConfig(keep_latest=2, keep_best=1)
 
@@ -145,7 +146,7 @@ def test_a_damaged_latest_is_reported_and_the_one_before_is_used(tmp_path, damag
     assert_close(state["params"]["kernel"], state_of(1)["params"]["kernel"])
     assert len(messages) == 1
     assert "checkpoint of step 2 is damaged" in messages[0]
-    assert (tmp_path / BROKEN / "2").is_dir()
+    assert (tmp_path / layout.BROKEN_CHECKPOINTS / "2").is_dir()
     save(again, 2)
     assert again.steps() == [1, 2]
     again.close()
@@ -346,7 +347,7 @@ def test_checkpoints_can_be_kept_under_any_name(tmp_path, name):
     again.close()
     assert step == 1
     jax.tree.map(np.testing.assert_array_equal, state, state_of(1))
-    assert (workdir / BROKEN / "2").is_dir()
+    assert (workdir / layout.BROKEN_CHECKPOINTS / "2").is_dir()
     moved = tmp_path / "moved"
     workdir.rename(moved)
     reader = Checkpoints(moved, CONFIG, read_only=True)

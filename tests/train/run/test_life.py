@@ -14,21 +14,10 @@ import pytest
 from tests.tiny_runs import CLASSES, final_state, tiny_arguments, write_images
 from train.__main__ import main
 from train.config.places import moved_from, with_absolute_places
+from train.data.sources.folders.content import Content
 from train.errors import CANNOT_WRITE, DONE, WRONG_USE
-from train.learning.numerics import own_numerics
+from train.learning.processes import own_numerics
 from train.run.workdir import load_config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """These runs compile the same programs again and again."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update(names[1], 0.0)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +113,7 @@ def exchange_for_a_surrogate(folder):
     for split in ("train", "test"):
         (folder / split / "blob").rename(folder / split / name)
     (folder / "boxes.csv").unlink()
-    return "other classes than the run: + \\udcff[b] - blob"
+    return "has a name that is not UTF-8; rename it"
 
 
 def remove_an_image(folder):
@@ -190,17 +179,16 @@ def test_evaluate_on_some_of_the_classes_scores_them_by_name(
 
 
 def set_order(monkeypatch, order):
-    """What another listing of the same folders would give."""
-    from train.data.sources import folder_tree
+    """What another order of the same classes would give."""
+    original = Content.by_class
 
-    original = folder_tree._subfolders
-
-    def listed(folder):
-        found = original(folder)
+    def listed(self, top):
         rank = {name: number for number, name in enumerate(order)}
-        return sorted(found, key=lambda path: (rank.get(path.name, 9), path.name))
+        classes = original(self, top)
+        names = sorted(classes, key=lambda name: (rank.get(name, 9), name))
+        return {name: classes[name] for name in names}
 
-    monkeypatch.setattr(folder_tree, "_subfolders", listed)
+    monkeypatch.setattr(Content, "by_class", listed)
 
 
 @pytest.mark.parametrize("memory_limit_mb", [0, 1024])

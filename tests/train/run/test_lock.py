@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from train.errors import CannotWriteError, UserError
-from train.run.lock import LOCK_FILE, in_use
+from train.run import layout
+from train.run.lock import in_use
 
 HOLDER = """
 import os, sys, time
@@ -45,7 +46,7 @@ def end(process):
 
 def test_a_second_start_is_refused_by_name_of_the_first(tmp_path):
     process = start(tmp_path / "run")
-    about = json.loads((tmp_path / "run" / LOCK_FILE).read_text())
+    about = json.loads((tmp_path / "run" / layout.LOCK).read_text())
     other_spelling = tmp_path / "run" / ".." / "run"
     for _ in range(2):
         with (
@@ -65,10 +66,12 @@ def test_a_killed_start_locks_nobody_out(tmp_path, more):
     process = start(tmp_path, *more)
     process.send_signal(signal.SIGKILL)
     end(process)
-    assert (tmp_path / LOCK_FILE).exists()
+    assert (tmp_path / layout.LOCK).exists()
     with in_use(tmp_path):
-        assert json.loads((tmp_path / LOCK_FILE).read_text())["process"] != process.pid
-    assert not (tmp_path / LOCK_FILE).exists()
+        assert (
+            json.loads((tmp_path / layout.LOCK).read_text())["process"] != process.pid
+        )
+    assert not (tmp_path / layout.LOCK).exists()
 
 
 def test_a_start_that_fails_lets_go(tmp_path):
@@ -95,4 +98,4 @@ def test_a_file_system_without_locks_serves_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.lockf", no_locks)
     with in_use(tmp_path):
-        assert (tmp_path / LOCK_FILE).exists()
+        assert (tmp_path / layout.LOCK).exists()

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from train.run.metric_log import Records, read_records, strict, write_json
+from train.files import finite, write_json
+from train.run.metric_log import Records, read_records
 
 
 def strictly(text):
@@ -25,7 +26,7 @@ def test_no_file_holds_what_json_does_not_have(tmp_path, bad):
     write_json(tmp_path / "file.json", values)
     text = (tmp_path / "file.json").read_text()
     assert strictly(text) == {"a": None, "b": [1, None, [None, {"c": None}]], "d": 0.5}
-    assert strict(values)["a"] is None
+    assert finite(values)["a"] is None
     records = Records(tmp_path, 0, tensorboard=False)
     records.write("eval", 1, {"accuracy": 0.5, "cross_entropy": bad}, epoch=1.0)
     records.close()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from train.errors import CannotWriteError, UserError
-from train.run.outputs import Outputs, finite, written_here
+from train.files import finite
+from train.run.outputs import Outputs, written_here
 
 
 def outputs(directory, run="run", command="predict"):

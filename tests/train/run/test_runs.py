@@ -11,30 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tests.tiny_runs import CLASSES, final_state, tiny_arguments, write_images
+from tests.tiny_runs import CLASSES, final_state, tiny_arguments
 from train.__main__ import main
 from train.errors import CANNOT_WRITE, DONE, NOT_FINITE, WRONG_USE
 from train.run.metric_log import read_records
 from train.run.workdir import load_config
 
 PICTURES = ("--output.pictures=4", "--output.tensorboard")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """These runs compile the same programs again and again."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update(names[1], 0.0)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("set") / "images")
 
 
 @pytest.fixture(scope="module")

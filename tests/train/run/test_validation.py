@@ -5,17 +5,11 @@ import json
 import pytest
 
 from tests.tiny_runs import tiny_arguments, write_images
-from tests.train.run.test_runs import compiled_once  # noqa: F401
 from train.__main__ import main
 from train.errors import DONE, WRONG_USE
 from train.learning.evaluator import Evaluator
-from train.run.checkpoints.store import SCORES
+from train.run import layout
 from train.run.metric_log import read_records
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("set") / "images")
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +84,9 @@ def test_the_best_checkpoint_is_that_of_best_validation_accuracy(
 
 def test_without_held_out_images_no_checkpoint_is_best(plain, capsys):
     assert scores_of(plain, "validation") == {}
-    assert not (plain / SCORES).exists()
+    assert not (plain / layout.CHECKPOINT_SCORES).exists()
     # An older version's scores, on test images, choose nothing either.
-    (plain / SCORES).write_text('{"9": 0.9}')
+    (plain / layout.CHECKPOINT_SCORES).write_text('{"9": 0.9}')
     for command in (["evaluate"], ["predict", "a.png"]):
         words = [*command, "--workdir", str(plain), "--checkpoint", "best"]
         assert main(words) == WRONG_USE
@@ -100,7 +94,7 @@ def test_without_held_out_images_no_checkpoint_is_best(plain, capsys):
         assert "No checkpoint is best, for this run held no images out" in message
         assert "--checkpoint latest, or train with --data.validation 0.1" in message
         assert message.count("\n") == 1
-    (plain / SCORES).unlink()
+    (plain / layout.CHECKPOINT_SCORES).unlink()
 
 
 def test_held_out_images_may_be_evaluated_alone(held_out):

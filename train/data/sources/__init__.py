@@ -8,7 +8,8 @@ from train.data.sources.base import (
     Truth,
     UnreadableImageError,
 )
-from train.data.sources.opening import default_data_dir, open_source
+from train.data.sources.locations import default_data_dir
+from train.data.sources.opening import open_source
 
 __all__ = [
     "DatasetInfo",

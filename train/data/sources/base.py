@@ -1,7 +1,7 @@
 """What every data source gives: labelled images, and where the object is.
 
-Pixel coordinates here and in `train/data/views.py`: x to the right, y down, in pixels
-of the image; the left edge of the first pixel is 0, its centre 0.5. A rectangle is
+Pixel coordinates here and in `train/data/views.py` are the image's own: x to the
+right, y down; the left edge of the first pixel is 0, its centre 0.5. A rectangle is
 `center_x, center_y, half_width, half_height, angle`, with the angle of
 `cram_jax/geometry/coordinates.py`.
 """
@@ -99,8 +99,8 @@ def checked_label(label: int, info: DatasetInfo, *, name: str, hint: str = "") -
     """The label, if it is a class of its set.
 
     Args:
-        label: of one image.
-        info: of its split.
+        label: an image's label.
+        info: what is known of its split.
         name: what messages call the image.
         hint: end of the message, what to do about a split without labels.
 

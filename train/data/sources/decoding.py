@@ -28,8 +28,8 @@ def decode_image(
 ) -> np.ndarray:
     """One image file as uint8 [H, W, channels], turned upright by its EXIF tag.
 
-    Of an animation the first frame; transparency over white; 16 bits scaled to 8;
-    CMYK, palette and grey converted.
+    An animation gives its first frame; transparency is laid over white, 16 bits are
+    scaled to 8, and CMYK, palette and grey are converted.
 
     Args:
         file: path, or a file object with the encoded bytes.
@@ -58,8 +58,8 @@ def decode_mask(file: Path, height: int, width: int, *, trimap: bool) -> np.ndar
 
     Args:
         file: the mask.
-        height: of its image.
-        width: of its image.
+        height: its image's, in pixels.
+        width: its image's, in pixels.
         trimap: the object has the value 1; else it is white (128 and more of 255).
 
     Raises:

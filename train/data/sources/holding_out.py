@@ -12,7 +12,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from train.config.data import DataConfig
+
 HELD_OUT = "held-out"  # the split that `data.validation` makes of training images
+
+
+def is_held_out(config: DataConfig, split: str) -> bool:
+    """Whether a split is what the config holds out of the training images."""
+    return split == HELD_OUT and config.validation > 0
+
+
+def parted(config: DataConfig, split: str) -> str:
+    """The split of the set that the images of `split` are taken from."""
+    return config.train_split if is_held_out(config, split) else split
+
+
+def shown(config: DataConfig, split: str) -> str:
+    """What a split is called in messages and records."""
+    return "validation" if is_held_out(config, split) else split
 
 
 def hash_order(name: str) -> bytes:
@@ -34,9 +51,9 @@ def hold_out(
     """Positions of the images that stay, and of those that are held out, in order.
 
     Args:
-        names: of each image; the hash is taken of them.
-        labels: of each image.
-        share: of each class, in (0, 1). A class of one image keeps it.
+        names: one for each image; the hash is taken of them.
+        labels: one for each image.
+        share: part of each class, in (0, 1). A class of one image keeps it.
 
     Raises:
         ValueError: no class has two images.

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from train.config.data import DataConfig
 from train.data.sources.base import DatasetInfo, Example, Source, UnreadableImageError
 
 _SIZE_SAMPLES = 16
@@ -23,7 +24,7 @@ class MemorySource:
     """Decoded images; made by `load_into_memory`.
 
     Attributes:
-        info: of the source that was read.
+        info: what is known of the source that was read.
         examples: decoded, or for an image that could not be the sentence that says so.
     """
 
@@ -42,13 +43,11 @@ class MemorySource:
         return example
 
 
-def load_into_memory(
-    source: Source, *, on_bad_image: str = "raise", threads: int = 2
-) -> MemorySource:
-    """Decodes a whole source.
+def load_into_memory(source: Source, config: DataConfig) -> MemorySource:
+    """Decodes a whole source with the threads of the config.
 
-    With `on_bad_image="skip"`, unreadable images are named in the log and kept as
-    their sentence; with "raise" the first one is raised.
+    With `config.on_bad_image="skip"`, unreadable images are named in the log and kept
+    as their sentence; with "raise" the first one is raised.
 
     Raises:
         UnreadableImageError: names the image.
@@ -58,12 +57,12 @@ def load_into_memory(
         try:
             return source[index]
         except UnreadableImageError as error:
-            if on_bad_image == "raise":
+            if config.on_bad_image == "raise":
                 raise
             name_skipped(str(error))
             return str(error)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(config.threads) as pool:
         return MemorySource(source.info, tuple(pool.map(read, range(len(source)))))
 
 

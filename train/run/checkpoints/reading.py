@@ -16,9 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from train.errors import UserError, cause_of
+from train.run import layout
 from train.run.checkpoints.saved_state import checksums, leaves_by_path, part_of
-
-DIRECTORY = "checkpoints"
 
 Leaves = dict[str, Any]
 Record = dict[str, Any]
@@ -44,7 +43,7 @@ class DamagedError(Exception):
 
 def saved_steps(workdir: Path) -> list[int]:
     """Steps with a checkpoint, whole or not, found without opening any."""
-    names = (each.name for each in (workdir / DIRECTORY).glob("*"))
+    names = (each.name for each in (workdir / layout.CHECKPOINTS).glob("*"))
     return sorted(int(name) for name in names if name.isdecimal())
 
 
@@ -54,9 +53,9 @@ def read_checked(
     """Leaves by path as they were saved, and the record; checked.
 
     Args:
-      manager: of the directory.
-      step: of the checkpoint.
-      parts: of the state (`params`, ...); None: all.
+      manager: the directory's.
+      step: which checkpoint.
+      parts: which parts of the state (`params`, ...); None: all.
 
     Raises:
       DamagedError: if a file is missing, cut short or altered.

@@ -9,7 +9,7 @@ from typing import Any
 
 from orbax.checkpoint import checkpoint_managers as policies
 
-from train.config.run import CheckpointConfig
+from train.config.output import CheckpointConfig
 
 
 class LatestAndBest(policies.PreservationPolicy):

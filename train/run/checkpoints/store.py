@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from train.config.run import CheckpointConfig
+from train.config.output import CheckpointConfig
 from train.errors import CannotWriteError, UserError, cause_of
+from train.files import finite, write_json
+from train.run import layout
 from train.run.checkpoints.reading import (
-    DIRECTORY,
     DamagedError,
     Record,
     read_checked,
@@ -30,11 +31,6 @@ from train.run.checkpoints.reading import (
 from train.run.checkpoints.retention import LatestAndBest, read_scores
 from train.run.checkpoints.safe_path import SafePath
 from train.run.checkpoints.saved_state import checksums, fitted, misfits, shorten
-from train.run.metric_log import strict, write_json
-
-BROKEN = "checkpoints-broken"
-SCORES = "checkpoints-scores.json"
-FIRST = "checkpoints-first.json"
 
 Report = Callable[[str], None]
 
@@ -72,12 +68,12 @@ class Checkpoints:
         Raises:
           UserError: if its name is one that checkpoints cannot be kept under.
         """
-        self.directory = (workdir / DIRECTORY).absolute()
-        self._broken = workdir / BROKEN
-        self._first_file = workdir / FIRST
+        self.directory = (workdir / layout.CHECKPOINTS).absolute()
+        self._broken = workdir / layout.BROKEN_CHECKPOINTS
+        self._first_file = workdir / layout.FIRST_CHECKPOINT
         self._read_only = read_only
         self._saving = -1
-        self._scores_file = workdir / SCORES
+        self._scores_file = workdir / layout.CHECKPOINT_SCORES
         self._scores = read_scores(self._scores_file)
         self._proven = self._first_file.exists() or bool(saved_steps(workdir))
         options = ocp.CheckpointManagerOptions(
@@ -85,13 +81,14 @@ class Checkpoints:
             create=not read_only,
             read_only=read_only,
         )
-        handlers = {
-            "state": ocp.PyTreeCheckpointHandler(),
-            "record": ocp.JsonCheckpointHandler(),
-        }
         self._safe_path = SafePath(workdir)
         self._manager = ocp.CheckpointManager(
-            self._safe_path.path / DIRECTORY, options=options, item_handlers=handlers
+            self._safe_path.path / layout.CHECKPOINTS,
+            options=options,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "record": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def steps(self) -> list[int]:
@@ -119,7 +116,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         state = _copy(state)
-        record = strict(record) | {"checksums": checksums(state)}
+        record = finite(record) | {"checksums": checksums(state)}
         self._saving = step
         with _one_sentence(step):
             self._note_score(step, score)
@@ -175,7 +172,7 @@ class Checkpoints:
         """The state and record of a step, checked.
 
         Args:
-          step: of the checkpoint.
+          step: which checkpoint.
           like: the wanted state, or the wanted parts of one; leaves have shape and
             dtype.
           parts: names of those parts; None: `like` is a whole state.

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from train.data.sources import default_data_dir, open_source
-from train.data.sources.digits import cluttered, digits
+from tests.train.data.sources.opened import opened
+from train.data.sources import default_data_dir
+from train.data.sources.digits import cluttered
 from train.data.sources.digits.cluttered import (
     SIDE,
     make_clean_digit,
     make_sample,
     split_digits,
 )
+from train.errors import UserError
 
 CASES = [("train", index) for index in range(60)] + [
     ("test", index) for index in range(60)
@@ -138,12 +140,12 @@ def test_unknown_splits_are_refused():
     with pytest.raises(ValueError, match=r"split must be one of .*got 'val'"):
         make_sample("val", 0)
     with pytest.raises(ValueError, match="digits has no split 'val'; it has train"):
-        open_source("digits", "val")
+        opened("digits", "val")
 
 
 @pytest.mark.usefixtures("small")
 def test_prepared_files_hold_the_images_in_order(tmp_path):
-    source = open_source("digits", "train", data_dir=tmp_path)
+    source = opened("digits", "train", data_dir=tmp_path)
     assert source.info.truth == "rotated"
     assert source.info.class_names == tuple("0123456789")
     assert (source.info.channels, source.info.image_size) == (1, (48, 48))
@@ -162,14 +164,14 @@ def test_prepared_files_hold_the_images_in_order(tmp_path):
     # Prepared once: a second opening reads the same files.
     (folder,) = (tmp_path / "cluttered_digits").iterdir()
     before = folder.stat().st_mtime_ns
-    assert len(open_source("digits", "test", data_dir=tmp_path)) == 5
+    assert len(opened("digits", "test", data_dir=tmp_path)) == 5
     assert folder.stat().st_mtime_ns == before
 
 
 @pytest.mark.usefixtures("small")
 def test_a_smaller_set_is_a_prefix(tmp_path):
-    whole = open_source("digits", "train", data_dir=tmp_path)
-    part = open_source("digits", "train", data_dir=tmp_path, max_examples=4)
+    whole = opened("digits", "train", data_dir=tmp_path)
+    part = opened("digits", "train", data_dir=tmp_path, max_examples=4)
     assert len(part) == part.info.num_examples == 4
     for index in range(4):
         np.testing.assert_array_equal(part[index].image, whole[index].image)
@@ -177,17 +179,12 @@ def test_a_smaller_set_is_a_prefix(tmp_path):
         part[4]
 
 
-@pytest.mark.usefixtures("small")
-def test_images_made_in_memory_equal_the_prepared_ones(tmp_path, monkeypatch):
-    prepared = open_source("digits", "test", data_dir=tmp_path, max_examples=3)
-    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
-    made = open_source("digits", "test", data_dir=tmp_path / "none", max_examples=3)
+@pytest.mark.parametrize("name", ["digits", "tfds:cars196"])
+def test_a_missing_package_is_named_with_its_cure(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError, match=rf"{name} needs .*datasets: pip install 'cram"):
+        opened(name, "test", data_dir=tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    assert made.info == prepared.info
-    for index in range(3):
-        np.testing.assert_array_equal(made[index].image, prepared[index].image)
-        assert made[index].label == prepared[index].label
-        np.testing.assert_array_equal(made[index].rectangle, prepared[index].rectangle)
 
 
 @pytest.mark.usefixtures("small")
@@ -200,9 +197,9 @@ def test_an_interrupted_preparation_leaves_no_half_set(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(cluttered, "make_sample", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            open_source("digits", "train", data_dir=tmp_path)
+            opened("digits", "train", data_dir=tmp_path)
     assert not (tmp_path / "cluttered_digits" / "1.0.0").exists()
-    assert len(open_source("digits", "train", data_dir=tmp_path)) == 12
+    assert len(opened("digits", "train", data_dir=tmp_path)) == 12
 
 
 @pytest.mark.usefixtures("small")
@@ -217,7 +214,7 @@ def test_a_faster_process_may_have_prepared_the_set(tmp_path, monkeypatch):
         raise OSError("Directory not empty")
 
     monkeypatch.setattr(Builder, "download_and_prepare", slower)
-    assert len(open_source("digits", "train", data_dir=tmp_path)) == 12
+    assert len(opened("digits", "train", data_dir=tmp_path)) == 12
 
 
 def test_default_data_dir_is_the_users_choice(monkeypatch, tmp_path):
@@ -243,10 +240,10 @@ class Hiding:
         return getattr(self.finder, name)
 
 sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
-from train.data.sources import open_source
+from tests.train.data.sources.opened import opened
 from train.data.sources.digits import cluttered
 cluttered.SPLIT_SIZES = {{"train": 3, "test": 2}}
-print(len(open_source("digits", "train", data_dir={str(tmp_path)!r})))
+print(len(opened("digits", "train", data_dir={str(tmp_path)!r})))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=100

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.batches import eval_batches, train_batches
+from tests.train.data.sources.opened import opened
 from train.config.data import DataConfig
-from train.data.pipeline import eval_batches, load_source, train_batches
-from train.data.sources import UnreadableImageError, open_source
+from train.data.pipeline import load_source
+from train.data.sources import UnreadableImageError
 from train.data.sources.decoding import decode_image
 from train.data.sources.folders.folder import FolderSource
 
@@ -35,7 +37,7 @@ def make_tree(root, splits=("train", "test"), classes=("cat", "dog"), images=3):
 
 
 def open_folder(root, split="train", **options):
-    source = open_source(f"folder:{root}", split, **options)
+    source = opened(f"folder:{root}", split, **options)
     assert isinstance(source, FolderSource)
     return source
 
@@ -92,7 +94,7 @@ def test_a_plain_tree_is_split_deterministically_and_by_class(tmp_path):
             save(tmp_path / name / f"{number}.png")
     train, test = open_folder(tmp_path), open_folder(tmp_path, "test")
     assert set(paths_of(train)) & set(paths_of(test)) == set()
-    assert np.bincount(train.data.labels).tolist() == [16, 3, 1]
+    assert np.bincount(train.labels).tolist() == [16, 3, 1]
     assert np.bincount(test.labels).tolist() == [4, 1, 1]
     before = set(paths_of(test))
     save(tmp_path / "cat" / "20.png")
@@ -522,11 +524,9 @@ def test_truth_moves_with_the_image_into_the_batch(tmp_path):
 )
 def test_unknown_names_are_refused_with_a_suggestion(name, message):
     with pytest.raises(ValueError, match=message):
-        open_source(name, "train")
+        opened(name, "train")
 
 
 def test_a_bare_path_is_recognised(tmp_path):
     with pytest.raises(ValueError, match=f"Did you mean 'folder:{tmp_path}'"):
-        open_source(str(tmp_path), "train")
-    with pytest.raises(ValueError, match="max_examples must be >= 1, got 0"):
-        open_source(f"folder:{tmp_path}", "train", max_examples=0)
+        opened(str(tmp_path), "train")

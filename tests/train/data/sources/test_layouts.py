@@ -99,7 +99,7 @@ def test_the_only_split_is_divided_as_a_folder_of_classes_is(tmp_path, caplog):
     (plain / "x" / "train").rename(plain / "train2")
     train, test = open_folder(split), open_folder(split, "test")
     assert set(paths_of(train)).isdisjoint(paths_of(test))
-    assert np.bincount(train.data.labels).tolist() == [8, 8]
+    assert np.bincount(train.labels).tolist() == [8, 8]
     assert np.bincount(test.labels).tolist() == [2, 2]
     (message,) = caplog.messages
     assert "has no test/" in message
@@ -313,7 +313,7 @@ def test_held_out_images_are_neither_trained_nor_tested_on(tmp_path, splits, sha
     assert set(test).isdisjoint(whole)
     assert test == paths_of(open_folder(tmp_path, "test"))
     assert held.info.split == "validation"
-    assert min(np.bincount(train.data.labels)) >= 1
+    assert min(np.bincount(train.labels)) >= 1
     assert len(held) == pytest.approx(share * len(whole), abs=2)
     few = open_folder(tmp_path, validation=share, max_examples=2)
     assert set(paths_of(few)) < set(paths_of(train)) or len(train) == 2

@@ -79,11 +79,6 @@ def make_sample(split: str, index: int) -> Sample:
     return Sample(image, label, _isotropic_rectangle(box, pose))
 
 
-def label_of(split: str, index: int) -> int:
-    """The label of `make_sample`, which is the first thing that is drawn."""
-    return int(_generator(split, index).integers(len(CLASS_NAMES)))
-
-
 def make_clean_digit(split: str, index: int) -> np.ndarray:
     """The ink of the digit of `make_sample` alone, float64 [48, 48] in [0, 1]."""
     rng = _generator(split, index)

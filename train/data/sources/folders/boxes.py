@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from train.config.data import DataConfig
 from train.data.sources.base import UnreadableImageError
 from train.data.sources.memory import name_skipped
 
@@ -18,25 +19,22 @@ COLUMNS = ("path", "xmin", "ymin", "xmax", "ymax")
 Box = tuple[float, float, float, float]
 
 
-def read_boxes(
-    file: Path,
-    images: Sequence[str],
-    *,
-    max_inside: bool = False,
-    skip_unknown: bool = False,
-) -> dict[str, Box]:
+def read_boxes(config: DataConfig, root: Path, images: Sequence[str]) -> dict[str, Box]:
     """Boxes (xmin, ymin, xmax, ymax) by `normal_path` of the image, edges in pixels.
 
+    With `config.on_bad_image="skip"`, boxes of images that the folder does not have
+    are passed over with one sentence in the log; not if it has none of them.
+
     Args:
-        file: a CSV file with the columns path, xmin, ymin, xmax, ymax.
-        images: paths of the folder's images, relative to it, with "/".
-        max_inside: xmax and ymax are the last pixel inside, not the far edge.
-        skip_unknown: pass over boxes of images that the folder does not have, with one
-            sentence in the log; not if it has none of them.
+        config: names the file, a CSV of path, xmin, ymin, xmax, ymax, and says whether
+            xmax and ymax are the last pixel inside or the far edge.
+        root: the folder.
+        images: paths of its images, relative to it, with "/".
 
     Raises:
         ValueError: names the line and what is wrong with it.
     """
+    file = root / config.boxes_file
     boxes: dict[str, Box] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
@@ -51,19 +49,12 @@ def read_boxes(
                 path = normal_path(row["path"] or "")
                 if path in boxes:
                     raise ValueError(f"{where} gives {path!r} a second box; keep one.")
-                boxes[path] = _parse_box(row, where, max_inside)
+                boxes[path] = _parse_box(row, where, config.box_max_inside)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} must be UTF-8 text: {error}.") from error
     except csv.Error as error:
         raise ValueError(f"{file} must be a CSV file: {error}.") from error
-    known: dict[str, str] = {}
-    for image in images:
-        other = known.setdefault(normal_path(image), image)
-        if other != image and normal_path(image) in boxes:
-            raise ValueError(
-                f"{file} has one box for two images whose paths read alike, "
-                f"{other!a} and {image!a}; rename one."
-            )
+    known = _normal_paths(file, images, boxes)
     unknown = [path for path in boxes if path not in known]
     if unknown:
         sentence = (
@@ -72,10 +63,25 @@ def read_boxes(
         )
         if len(unknown) == len(boxes):
             raise ValueError(sentence)
-        if not skip_unknown:
+        if config.on_bad_image != "skip":
             raise ValueError(f"{sentence} --data.on-bad-image skip goes on without.")
         name_skipped(sentence)
     return {path: box for path, box in boxes.items() if path in known}
+
+
+def _normal_paths(
+    file: Path, images: Sequence[str], boxes: Mapping[str, Box]
+) -> set[str]:
+    """Normal paths of all images; refuses a box that may be of two of them."""
+    known: dict[str, str] = {}
+    for image in images:
+        other = known.setdefault(normal_path(image), image)
+        if other != image and normal_path(image) in boxes:
+            raise ValueError(
+                f"{file} has one box for two images whose paths read alike, "
+                f"{other!a} and {image!a}; rename one."
+            )
+    return set(known)
 
 
 def normal_path(path: str) -> str:

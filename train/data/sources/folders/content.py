@@ -111,7 +111,7 @@ def name_left_out(content: Content, used: Iterable[str]) -> None:
     """One sentence in the log for each kind of file that is passed over.
 
     Args:
-        content: of the folder.
+        content: what lies in the folder.
         used: paths of the images of all splits.
     """
     root, used = content.root, set(used)

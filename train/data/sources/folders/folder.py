@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from train.config.data import DataConfig
+from train.config.places import FOLDER, expanded
 from train.data.sources.base import DatasetInfo, Example
 from train.data.sources.decoding import decode_image, decode_mask, stored_size
 from train.data.sources.folders.boxes import (
@@ -17,7 +19,13 @@ from train.data.sources.folders.boxes import (
 from train.data.sources.folders.class_names import displayed_names
 from train.data.sources.folders.masks import TRIMAPS, find_masks
 from train.data.sources.folders.tree import Labelled, read_tree
-from train.data.sources.holding_out import HELD_OUT, hash_order, hold_out
+from train.data.sources.holding_out import (
+    hash_order,
+    hold_out,
+    is_held_out,
+    parted,
+    shown,
+)
 
 _SIZE_SAMPLES = 64
 
@@ -29,8 +37,8 @@ class FolderSource:
     Attributes:
         info: what is known without decoding.
         root: the folder.
-        paths: of each image, relative to `root`.
-        labels: of each image.
+        paths: one for each image, relative to `root`.
+        labels: one for each image.
         boxes: by normal path; empty where the folder has no boxes file.
         masks: by path; empty where the folder has no masks.
     """
@@ -65,15 +73,7 @@ class FolderSource:
 
 
 def open_folder(
-    root: Path,
-    split: str,
-    *,
-    max_examples: int | None = None,
-    boxes_file: str = "boxes.csv",
-    box_max_inside: bool = False,
-    on_bad_image: str = "raise",
-    train_split: str = "train",
-    validation: float = 0.0,
+    config: DataConfig, split: str, max_examples: int | None = None
 ) -> FolderSource:
     """Opens a split of a folder; no image is decoded.
 
@@ -86,39 +86,30 @@ def open_folder(
     folders, are counted in the log.
 
     Args:
-        root: the folder.
+        config: names the folder, its file of boxes and what is held out.
         split: "train" or "test", the name of one of its split folders, or `HELD_OUT`.
         max_examples: keep this many images, chosen by a hash of their paths.
-        boxes_file: the CSV of boxes inside the folder; it may be absent.
-        box_max_inside: xmax and ymax are the last pixel inside the box.
-        on_bad_image: "skip" passes over boxes of images that are not there.
-        train_split: the split that is trained on.
-        validation: share of each of its classes that is `HELD_OUT`, not trained on.
 
     Raises:
         ValueError: says which rule the folder breaks.
     """
-    held = split == HELD_OUT and validation > 0
-    tree = read_tree(root, train_split if held else split, train_split=train_split)
+    root = Path(expanded(config.name.removeprefix(FOLDER)))
+    tree = read_tree(root, parted(config, split), train_split=config.train_split)
     chosen = tree.chosen
-    if validation > 0 and tree.is_training:
-        chosen = _part(chosen, validation, held=held)
+    if config.validation > 0 and tree.is_training:
+        held = is_held_out(config, split)
+        chosen = _part(chosen, config.validation, held=held)
     masks = find_masks(root, tree.masks, tree.everything, in_splits=tree.in_splits)
     boxes = {}
-    if (root / boxes_file).exists():
-        boxes = read_boxes(
-            root / boxes_file,
-            tree.everything,
-            max_inside=box_max_inside,
-            skip_unknown=on_bad_image == "skip",
-        )
+    if (root / config.boxes_file).exists():
+        boxes = read_boxes(config, root, tree.everything)
     if max_examples is not None:
         chosen = sorted(chosen, key=lambda each: hash_order(each[0]))[:max_examples]
         chosen = sorted(chosen)
     paths, labels = zip(*chosen, strict=True)
     info = DatasetInfo(
         name=f"folder:{root}",
-        split="validation" if held else split,
+        split=shown(config, split),
         class_names=displayed_names(root, tree.classes),
         num_examples=len(chosen),
         truth="mask" if masks else "box" if boxes else "none",

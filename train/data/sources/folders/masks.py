@@ -54,8 +54,8 @@ def find_masks(
 def is_mask_tree(root: Path, files: Sequence[str]) -> bool:
     """Whether the files of a folder are masks, not photographs of a class "masks".
 
-    Most of a sample must be PNG of black and one level more (255, or 1), and not all
-    of them black.
+    Most files of a sample must be PNG of black and one level more (255, or 1), and
+    some of them not all black.
     """
     sample = files[:: max(1, len(files) // _SAMPLES)]
     levels = [_levels(root / file) for file in sample]

@@ -47,7 +47,7 @@ class Tree(NamedTuple):
 
 
 def read_tree(root: Path, split: str, *, train_split: str = "train") -> Tree:
-    """Reads the folder; see `train.data.sources.folders.folder.open_folder` for the rules."""
+    """Reads the folder; `open_folder` states the rules."""
     if not root.is_dir():
         what = "is a file; unpack it first" if root.exists() else "does not exist"
         raise ValueError(f"The image folder {root} {what}.")

@@ -14,8 +14,8 @@ class Layout(NamedTuple):
     """Where a set keeps the truth: feature names, "/" between nested ones.
 
     Attributes:
-        box: a BBoxFeature (ymin, xmin, ymax, xmax in [0, 1]), or a sequence of them,
-            of which the largest counts.
+        box: a BBoxFeature (ymin, xmin, ymax, xmax in [0, 1]), or a sequence of them;
+            then the largest counts.
         mask: an image of one channel.
         is_object: mask values -> bool.
         rectangle: a rectangle in isotropic coordinates of the image.

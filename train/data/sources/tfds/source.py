@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cram_jax.checks import nearest
+from train.config.data import DataConfig
 from train.data.sources.base import (
     DatasetInfo,
     Example,
@@ -21,8 +22,8 @@ from train.data.sources.base import (
 )
 from train.data.sources.decoding import object_mask
 from train.data.sources.folders.boxes import mask_rectangle
-from train.data.sources.holding_out import HELD_OUT, hold_out
-from train.data.sources.locations import default_data_dir
+from train.data.sources.holding_out import hold_out, is_held_out, parted, shown
+from train.data.sources.locations import data_dir
 from train.data.sources.tfds.layouts import LAYOUTS, Layout
 from train.data.sources.tfds.splits import (
     label_hint,
@@ -30,6 +31,7 @@ from train.data.sources.tfds.splits import (
     stored_name,
 )
 from train.data.views import isotropic_to_pixel
+from train.errors import package
 
 # Reading the labels of more examples than this would take minutes at every start.
 _MANY = 100_000
@@ -81,69 +83,60 @@ class TfdsSource:
 
 
 def open_tfds(
-    name: str, split: str, *, data_dir: str | None, **part: Any
+    config: DataConfig, split: str, max_examples: int | None = None
 ) -> TfdsSource:
-    """Opens NAME[/CONFIG][:VERSION] that was prepared as array_record.
+    """Opens tfds:NAME[/CONFIG][:VERSION] that was prepared as array_record.
 
     Args:
-        name: as TFDS knows it. The sets of `LAYOUTS` have their truth read; of others
-            a "bbox" feature.
+        config: names the set, as TFDS knows it, and where it was prepared; default: the
+            first of TFDS's own directory and `default_data_dir()` that has it. The
+            sets of `LAYOUTS` have their truth read; others a "bbox" feature.
         split: "train" or "test" (or the only validation split), any of the set's, a
             slice of one ("train[80%:]"), or `HELD_OUT`.
-        data_dir: where it was prepared; default: the first of `default_data_dir()` and
-            TFDS's own directory that has it.
-        part: which images of the split; see `from_builder`.
+        max_examples: the first so many.
 
     Raises:
         NoSplitError: the set does not have the split.
         ValueError: the set is unknown, not prepared, or not of images with labels.
     """
-    import tensorflow_datasets as tfds
-
+    tfds = package("tensorflow_datasets", f"data.name = {config.name}")
     # TFDS recommends OpenCV by a warning at the first image.
     logging.getLogger("absl").addFilter(_not_about_opencv)
-    for directory in _directories(data_dir):
-        builder = _builder(tfds, name, directory)
+    for directory in _directories(config):
+        builder = _builder(tfds, config.name.removeprefix("tfds:"), directory)
         if list(builder.info.splits):
             break
-    return from_builder(builder, split, name=f"tfds:{name}", **part)
+    return from_builder(builder, config, split, max_examples)
 
 
 def from_builder(
-    builder: Any,
-    split: str,
-    *,
-    name: str,
-    max_examples: int | None = None,
-    train_split: str = "train",
-    validation: float = 0.0,
+    builder: Any, config: DataConfig, split: str, max_examples: int | None
 ) -> TfdsSource:
     """A split of the set of a TFDS builder; see `open_tfds`.
 
     Args:
-        builder: of the set.
+        builder: the set's.
+        config: says what is held out, and what messages call the set.
         split: its split, or `HELD_OUT`.
-        name: what messages call the set.
         max_examples: the first so many (TFDS stores examples in random order).
-        train_split: the split that is trained on.
-        validation: share of each of its classes that is `HELD_OUT`, not trained on.
     """
     features = builder.info.features
     for key, kind in (("image", "Image"), ("label", "ClassLabel")):
         if key not in features or type(features[key]).__name__ != kind:
             raise ValueError(
-                f"{name} must have the features image and label of an image "
+                f"{config.name} must have the features image and label of an image "
                 f"classification set, got {', '.join(features)}."
             )
-    held = split == HELD_OUT and validation > 0
+    name, held = config.name, is_held_out(config, split)
     splits = builder.info.splits
-    stored_split = stored_name(splits, train_split if held else split, name)
+    stored_split = stored_name(splits, parted(config, split), name)
     records = _records(builder, stored_split, name)
     if not held:
-        name_shared_images(splits, stored_split, train_split, name)
+        name_shared_images(splits, stored_split, config.train_split, name)
     positions = None
-    if validation > 0 and (held or split == train_split):
-        positions = _part(builder, stored_split, len(records), validation, held=held)
+    if config.validation > 0 and (held or split == config.train_split):
+        share = config.validation
+        positions = _part(builder, stored_split, len(records), share, held=held)
     if max_examples is not None:
         positions = np.arange(len(records)) if positions is None else positions
         positions = positions[:max_examples]
@@ -152,7 +145,7 @@ def from_builder(
     height, width, channels = features["image"].shape
     info = DatasetInfo(
         name=name,
-        split="validation" if held else split,
+        split=shown(config, split),
         class_names=tuple(features["label"].names),
         num_examples=len(records) if positions is None else len(positions),
         truth=layout.truth,
@@ -209,16 +202,16 @@ def _largest_box(boxes: np.ndarray, height: int, width: int) -> np.ndarray | Non
     return np.array([x, y, w[best] / 2, h[best] / 2, 0.0])
 
 
-def _directories(data_dir: str | None) -> list[str]:
-    if data_dir is not None:
-        return [str(Path(data_dir).expanduser())]
+def _directories(config: DataConfig) -> list[str]:
+    if config.data_dir is not None:
+        return [str(data_dir(config))]
     own = os.environ.get("TFDS_DATA_DIR", str(Path.home() / "tensorflow_datasets"))
-    return [own, str(default_data_dir())]
+    return [own, str(data_dir(config))]
 
 
-def _builder(tfds: Any, name: str, data_dir: str) -> Any:
+def _builder(tfds: Any, name: str, directory: str) -> Any:
     try:
-        return tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=directory)
     except tfds.core.registered.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
         close = nearest(name.split("/")[0], known, count=3)
@@ -227,17 +220,17 @@ def _builder(tfds: Any, name: str, data_dir: str) -> Any:
     except ModuleNotFoundError as error:
         raise ValueError(
             f"TFDS cannot read {name!r} here without {error.name}. "
-            f"{_how_to_prepare(name, data_dir)}"
+            f"{_how_to_prepare(name, directory)}"
         ) from error
     except ValueError as error:  # an unknown configuration; TFDS lists those it has
         raise ValueError(f"TFDS cannot open {name!r}: {error}") from error
 
 
-def _how_to_prepare(name: str, data_dir: str | Path) -> str:
+def _how_to_prepare(name: str, directory: str | Path) -> str:
     return (
         f"It must be prepared once as array_record: "
         f"pip install 'cram-jax[prepare]', then "
-        f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
+        f"tfds build {name} --file_format=array_record --data_dir={directory}"
     )
 
 

@@ -13,7 +13,7 @@ def stored_name(splits: Mapping[str, Any], split: str, name: str) -> str:
     """The set's name for a split; "test" may be its only validation split.
 
     Args:
-        splits: of the set, by name. A set that is not prepared yet has none; opening
+        splits: the set's, by name. A set that is not prepared yet has none; opening
             it says so.
         split: a name, a slice, or a sum of them.
         name: what messages call the set.

@@ -1,7 +1,8 @@
-"""What a trained network makes of one image of any size: class, and where it looked."""
+"""Where a trained network looked in one image of any size."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.overlap import rectangle_intersection_area
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
+from train.config.data import DataConfig
 from train.data.views import (
     View,
     eval_view,
@@ -19,9 +21,8 @@ from train.data.views import (
     rectangle_to_source,
     render_view,
 )
-from train.learning.pretrained import with_source_interpolation
-from train.run.restore import Trained
 
+Look = Callable[[np.ndarray], tuple[Any, dict[str, dict[str, Any]]]]
 _FIELDS = ("center_x", "center_y", "half_width", "half_height", "angle")
 
 
@@ -31,19 +32,15 @@ class NoAnswerError(ValueError):
 
 @dataclass(frozen=True)
 class Sight:
-    """What the network made of one image.
+    """Where the network looked in one image.
 
     Attributes:
-      label: index of the class.
-      probability: of that class.
       rectangles: float64 `[5]` in isotropic coordinates of the view, by layer.
       masks: float32 `[h, w]` over the network's view, of position-wise layers.
       view: what the network saw of the original.
       size: (height, width) of the original.
     """
 
-    label: int
-    probability: float
     rectangles: dict[str, np.ndarray]
     masks: dict[str, np.ndarray]
     view: View
@@ -88,18 +85,32 @@ def as_seen(image: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(image, channels, axis=-1)
 
 
-def see(trained: Trained, look: Any, image: np.ndarray) -> Sight:
-    """Classifies one uint8 image `[H, W, C]` of any size, in colour or in grey.
+def see(
+    look: Look,
+    image: np.ndarray,
+    image_shape: tuple[int, int, int],
+    data: DataConfig,
+) -> tuple[Any, Sight]:
+    """Shows a network one uint8 image `[H, W, C]` of any size, in colour or in grey.
+
+    Args:
+      look: from uint8 images `[1, h, w, c]` to the network's outputs and the evidence
+        of its layers, in coordinates of the images.
+      image: the original.
+      image_shape: (height, width, channels) of the network's input.
+      data: how images are cropped and resized for the network.
+
+    Returns:
+      The outputs without their batch axis, and where the network looked.
 
     Raises:
       NoAnswerError: if the network's output is not finite.
     """
-    height, width, channels = trained.experiment.inputs.image_shape
-    data = with_source_interpolation(trained.config)
+    height, width, channels = image_shape
     view = eval_view(image.shape[:2], (height, width), data.eval_crop)
     seen = render_view(as_seen(image, channels), view, data.interpolation)
-    logits, evidence = look(seen[None])
-    probabilities = np.asarray(jax.nn.softmax(logits[0]), np.float32)
+    outputs, evidence = jax.device_get(look(seen[None]))
+    outputs = jax.tree.map(lambda leaf: leaf[0], outputs)
     rectangles, masks = {}, {}
     for path, layer in evidence.items():
         if "rectangle" in layer:
@@ -107,25 +118,23 @@ def see(trained: Trained, look: Any, image: np.ndarray) -> Sight:
             rectangles[path] = np.asarray(rectangle, np.float64)
         else:
             masks[path] = np.asarray(layer["mask"][0], np.float32)
-    outputs = [probabilities, *rectangles.values(), *masks.values()]
-    if not all(np.isfinite(values).all() for values in outputs):
+    shown = [*jax.tree.leaves(outputs), *rectangles.values(), *masks.values()]
+    if not all(np.isfinite(np.asarray(each, np.float32)).all() for each in shown):
         raise NoAnswerError(
             "the network's output is not finite; its training has failed, try an"
             " earlier --checkpoint."
         )
-    label = int(np.argmax(probabilities))
-    probability = float(probabilities[label])
-    return Sight(label, probability, rectangles, masks, view, image.shape[:2])
+    return outputs, Sight(rectangles, masks, view, image.shape[:2])
 
 
 def _named(rectangle: np.ndarray) -> dict[str, float]:
     return dict(zip(_FIELDS, map(float, rectangle), strict=True))
 
 
-def as_record(sight: Sight, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON record of one image.
+def as_record(sight: Sight) -> dict[str, Any]:
+    """Where the network looked, as JSON: the rectangles of its layers.
 
-    Of each rectangle "view" holds the five numbers in isotropic coordinates of what
+    For each of them, "view" holds the five numbers in isotropic coordinates of what
     the network saw, "pixels" those in pixels of the original file (0 is the left or
     upper edge), "corners" the four (x, y) in those pixels, "area" the share of the
     file's pixels in it, and "covers_picture" whether all of them are.
@@ -142,20 +151,15 @@ def as_record(sight: Sight, class_names: tuple[str, ...]) -> dict[str, Any]:
             "area": sight.area(layer),
             "covers_picture": sight.covers(layer),
         }
-    return {
-        "class": class_names[sight.label],
-        "label": sight.label,
-        "probability": sight.probability,
-        "rectangles": rectangles,
-    }
+    return {"rectangles": rectangles}
 
 
-def as_line(sight: Sight, class_name: str) -> str:
-    """What is printed of one image: class, probability, share of the picture."""
-    parts = [f"{class_name} ({sight.probability:.1%})"]
+def area_lines(sight: Sight) -> list[str]:
+    """How much of the picture each layer's rectangle covers, for the terminal."""
+    lines = []
     for layer in sight.rectangles:
         area = f"area {sight.area(layer):.1%} of the picture"
         if sight.covers(layer):
             area = "area 100%: the rectangle is wider than the whole picture"
-        parts.append(f"{layer} {area}")
-    return ", ".join(parts)
+        lines.append(f"{layer} {area}")
+    return lines

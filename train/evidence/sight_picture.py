@@ -1,19 +1,19 @@
-"""The picture of a prediction: the photograph, where the network looked, the class."""
+"""The picture of a prediction: the photograph, where the network looked, a caption."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from cram_jax.drawing import PALETTE, draw_rectangles, overlay_mask
-from cram_jax.drawing.fonts import has_font, load_font
+from cram_jax.drawing.fonts import load_font
 from cram_jax.geometry.rectangle import Rectangle
-from train.commands.sight import Sight, as_seen
 from train.data.views import View
-from train.printing import printable
+from train.evidence.sight import Sight, as_seen
 
 # Small images are enlarged by whole factors to about the first, large ones reduced to
 # the second: longest side in pixels.
@@ -22,28 +22,28 @@ _MARGIN = 3
 _WHITE = "#ffffff"
 
 
-def class_text(name: str, label: int) -> tuple[str, bool]:
-    """What is written for a class, and whether it is its name.
-
-    Where no font has the letters of the name, its number is written.
-    """
-    text = printable(name)
-    return (text, True) if has_font(text) else (f"class {label}", False)
-
-
-def draw_sight(sight: Sight, image: np.ndarray, class_name: str) -> np.ndarray:
-    """The photograph with masks, rectangles, class and probability.
+def draw_sight(
+    sight: Sight,
+    image: np.ndarray,
+    caption: str,
+    draw: Callable[[np.ndarray, float], np.ndarray] | None = None,
+) -> np.ndarray:
+    """The photograph with masks, rectangles and a caption.
 
     Args:
-      sight: what the network made of it.
+      sight: where the network looked in it.
       image: uint8 `[H, W, 1 or 3]`, the original.
-      class_name: to be written.
+      caption: one line.
+      draw: what else is drawn, first: a function of the picture at the size that is
+        shown, and its pixels per pixel of the original, that gives the new picture.
 
     Returns:
       uint8 `[h, w, 3]`; the longest side is 1600 pixels at most, but for letters that
       need more room.
     """
     picture, scale = _shown(as_seen(image, 3))
+    if draw is not None:
+        picture = draw(picture, scale)
     view = dataclasses.replace(
         sight.view,
         left=sight.view.left * scale,
@@ -54,7 +54,7 @@ def draw_sight(sight: Sight, image: np.ndarray, class_name: str) -> np.ndarray:
     for mask in sight.masks.values():
         picture = overlay_mask(picture, over_original(mask, view, picture.shape[:2]))
     width = max(2.0, max(picture.shape) / 200)
-    lines = [(f"{class_name} {sight.probability:.0%}", _WHITE)]
+    lines = [(caption, _WHITE)]
     for index, layer in enumerate(sight.rectangles):
         color = str(PALETTE[index % len(PALETTE)])
         rectangle = sight.on_picture(layer)

@@ -12,7 +12,9 @@ from train.config.run import FitConfig
 from train.errors import UserError
 from train.learning.devices import JitParallel
 from train.learning.experiment import Experiment, make_experiment
-from train.run.checkpoints.reading import DIRECTORY, DamagedError
+from train.printing import say
+from train.run import layout
+from train.run.checkpoints.reading import DamagedError
 from train.run.checkpoints.store import Checkpoints
 from train.run.workdir import load_config, load_inputs
 
@@ -33,7 +35,7 @@ class Trained:
 
     @property
     def config(self) -> FitConfig:
-        """Of the run."""
+        """The run's config."""
         return self.experiment.config
 
 
@@ -74,7 +76,7 @@ def restore_trained(workdir: Path, checkpoint: str, parallel: JitParallel) -> Tr
     """Restores a network from the work directory of its run.
 
     Args:
-      workdir: of the run.
+      workdir: the run's.
       checkpoint: "latest", "best", or the number of a step.
       parallel: the devices to put it on.
 
@@ -82,7 +84,7 @@ def restore_trained(workdir: Path, checkpoint: str, parallel: JitParallel) -> Tr
       UserError: if there is no run, no checkpoint, or none that can be read.
     """
     config, inputs = load_config(workdir), load_inputs(workdir)
-    if not (workdir / DIRECTORY).is_dir():
+    if not (workdir / layout.CHECKPOINTS).is_dir():
         raise _no_checkpoint(workdir)
     experiment = make_experiment(config, inputs, parallel)
     checkpoints = Checkpoints(workdir, config.checkpoint, read_only=True)
@@ -90,7 +92,7 @@ def restore_trained(workdir: Path, checkpoint: str, parallel: JitParallel) -> Tr
         like = _judged_parts(experiment)
         step = _chosen_step(checkpoints, checkpoint, config.data.validation)
         if step is None:
-            found = checkpoints.restore_latest(like, print, parts=set(like))
+            found = checkpoints.restore_latest(like, say, parts=set(like))
             if found is None:
                 raise _no_checkpoint(workdir)
             parts = found[1]

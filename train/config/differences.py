@@ -1,0 +1,78 @@
+"""In what two configs differ, and whether a run may go on with another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from train.config.run import FitConfig, to_dict
+
+# What may differ between two starts of one run: none of it changes the result, but
+# for roundings of `parallel`.
+_FREE = (
+    "workdir",
+    "parallel",
+    "output",
+    "checkpoint",
+    "hosts",
+    "data.data_dir",
+    "data.workers",
+    "data.threads",
+    "data.memory_limit_mb",
+)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields by their dotted name, as in `optimizer.learning_rate`."""
+    fields = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            fields |= flat(value, f"{prefix}{name}.")
+        else:
+            fields[f"{prefix}{name}"] = value
+    return fields
+
+
+def is_free(name: str) -> bool:
+    """Whether a field may differ between two starts of one run."""
+    return any(name == each or name.startswith(f"{each}.") for each in _FREE)
+
+
+def differing_fields(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of the fields that matter and are not the same in all configs."""
+    flats = [flat(config) for config in configs]
+    names = sorted(set().union(*flats))
+    return [
+        name
+        for name in names
+        if not is_free(name)
+        and any(each.get(name) != flats[0].get(name) for each in flats)
+    ]
+
+
+class Difference(NamedTuple):
+    """A field that has another value than before; as text "name: old, now new".
+
+    Attributes:
+      name: the field's name, with its section.
+      old: value of the run.
+      new: value of this start.
+    """
+
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.old!r}, now {self.new!r}"
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+    """Fields that differ and may not.
+
+    A field that is newer than the run of `old` counts with its default, which is what
+    that run did.
+    """
+    old, new = flat(to_dict(FitConfig())) | flat(old), flat(new)
+    names = differing_fields([old, new])
+    return [Difference(name, old.get(name), new.get(name)) for name in names]

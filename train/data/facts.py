@@ -1,0 +1,22 @@
+"""What a network must know of its data set; a run keeps it and then needs no images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the network must know of its data set.
+
+    Attributes:
+      image_shape: (height, width, channels) of the network's input.
+      class_names: one per class.
+      num_examples: training images.
+      truth: rotated, box, mask, or none.
+    """
+
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    num_examples: int
+    truth: str

@@ -1,0 +1,70 @@
+"""The training window: sums over the steps since the last record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cram_jax.geometry.rectangle import Rectangle
+from train.tasks.sums import Sums, finite_record, weighted_sum
+
+NEVER = -1
+# What is in a window besides sums over images.
+_OTHERS = (
+    "weight",
+    "layers",
+    "gradient_norm",
+    "steps",
+    "bad_loss_step",
+    "bad_gradient_step",
+)
+_RECTANGLE_NAMES = ("center_x", "center_y", "half_width", "half_height")
+
+
+def empty_window(sums: Sums) -> Sums:
+    """The window before the first step.
+
+    Args:
+      sums: those of one step, as shapes; the window has their names.
+    """
+    window = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), sums)
+    window |= {name: jnp.zeros((), jnp.float32) for name in ("gradient_norm", "steps")}
+    for name in ("bad_loss_step", "bad_gradient_step"):
+        window[name] = jnp.full((), NEVER, jnp.int32)
+    return window
+
+
+def layer_sums(layer: Mapping[str, Any], weight: jax.Array) -> Sums:
+    """Sums over a batch of one layer's mask area and rectangle."""
+    values = {"mask_area": jnp.mean(layer["mask"].astype(jnp.float32), axis=(-2, -1))}
+    if "rectangle" in layer:
+        rectangle: Rectangle = layer["rectangle"]
+        values |= {name: getattr(rectangle, name) for name in _RECTANGLE_NAMES}
+        # Second moment of the centre: a layer stuck in one place shows as no spread.
+        values["center_square"] = rectangle.center_x**2 + rectangle.center_y**2
+    return {name: weighted_sum(weight, value) for name, value in values.items()}
+
+
+def window_record(window: Sums) -> dict[str, float]:
+    """The means of a fetched training window, by readable flat names.
+
+    Means over images are left out if there was none.
+    """
+    weight, steps = float(window["weight"]), float(window["steps"])
+    record = {"gradient_norm": window["gradient_norm"] / steps} if steps else {}
+    if weight == 0:
+        return finite_record(record)
+    record |= {
+        name: value / weight for name, value in window.items() if name not in _OTHERS
+    }
+    for path, sums in window["layers"].items():
+        means = {name: value / weight for name, value in sums.items()}
+        if "center_square" in means:
+            fixed = means["center_x"] ** 2 + means["center_y"] ** 2
+            spread = max(means.pop("center_square") - fixed, 0.0) ** 0.5
+            means["center_spread"] = spread
+        record |= {f"{path}/{name}": value for name, value in means.items()}
+    return finite_record(record)

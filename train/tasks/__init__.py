@@ -1,0 +1,1 @@
+"""What a label means: one file per task, and the contract that all of them keep."""
