@@ -76,11 +76,10 @@ def grad_cam(
       The maps; `raw` is not negative.
 
     Raises:
-      ValueError: for wrong shapes, an unknown stage, layer or spread, classes that are
-        no integers or not there.
+      ValueError: for wrong shapes, and a stage, layer, spread or class that is none.
     """
     check_images(images, spread)
-    if layer is not None and stage is not None:
+    if None not in (stage, layer):
         raise ValueError(
             f"Give a stage or a layer, not both; got stage={stage}, layer={layer!r}."
         )
@@ -93,12 +92,7 @@ def grad_cam(
         tap = _Tap(layer, nudge)
         with nn.intercept_methods(tap):
             logits = network.apply(variables, images)
-        if tap.output is None:
-            raise ValueError(
-                f"{type(network).__name__} has no module {layer!r}; its modules are"
-                f" {', '.join(sorted(tap.paths - {''}))}."
-            )
-        return logits, tap.output
+        return logits, tap.found_in(network)
 
     return _grad_cam(nudged, images, classes, grids)
 
@@ -156,6 +150,19 @@ class _Tap:
             )
         self.output = output
         return output if self.nudge is None else output + self.nudge
+
+    def found_in(self, network: nn.Module) -> jax.Array:
+        """What was kept.
+
+        Raises:
+          ValueError: if the network has no such module.
+        """
+        if self.output is None:
+            raise ValueError(
+                f"{type(network).__name__} has no module {self.layer!r}; its modules"
+                f" are {', '.join(sorted(self.paths - {''}))}."
+            )
+        return self.output
 
 
 class _Outputs:

@@ -46,17 +46,7 @@ def warp_image(
         if batch axes do not fit together.
     """
     image = jnp.asarray(image)
-    if image.ndim < 3:
-        raise ValueError(
-            "An image to warp has the axes [..., H, W, C], got shape "
-            f"{image.shape}; add a channel axis to a mask."
-        )
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise ValueError(
-            f"An image to warp must be floating point, got {image.dtype}; scale it "
-            "first, for example image / 255."
-        )
-
+    _check_image(image)
     check_number("fill", fill, np.isfinite, "be a finite number")
     dtype = wide_dtype(*jax.tree.leaves(similarity), image)
     similarity = jax.tree.map(lambda field: jnp.asarray(field, dtype), similarity)
@@ -78,6 +68,19 @@ def warp_image(
     signature = "(h,w,c),(),(),(),(),()->(h,w,c)"
     fields = jax.tree.leaves(similarity)
     return jnp.vectorize(warp_one, signature=signature)(image, *fields)
+
+
+def _check_image(image: jax.Array) -> None:
+    if image.ndim < 3:
+        raise ValueError(
+            "An image to warp has the axes [..., H, W, C], got shape "
+            f"{image.shape}; add a channel axis to a mask."
+        )
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(
+            f"An image to warp must be floating point, got {image.dtype}; scale it "
+            "first, for example image / 255."
+        )
 
 
 def inside_mask(similarity: Similarity, height: int, width: int) -> jax.Array:

@@ -8,13 +8,11 @@ from cram_jax.losses.budget import (
     area_price_loss,
     area_sums,
     area_target_loss,
-    ascended_price,
     mask_areas,
-    moving_area,
     ramped_weight,
-    target_price,
 )
 from cram_jax.losses.outside import apply_with_outside, ignorance_loss, outside_loss
+from cram_jax.losses.prices import ascended_price, moving_area, target_price
 
 __all__ = [
     "apply_with_outside",
