@@ -1,8 +1,8 @@
 """Convolutional Rectangular Attention Module (CRAM) for JAX and Flax linen.
 
-A spatial attention layer whose mask is one soft rotated rectangle. The conventions
-are in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictures, which need
-Pillow (the extra `viz`), in `cram_jax.drawing`.
+A spatial attention layer whose mask is one soft rotated rectangle. The conventions are
+in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictures, which
+need Pillow (the extra `viz`), in `cram_jax.drawing`.
 """
 
 from cram_jax.attention.channel import (

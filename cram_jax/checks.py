@@ -92,8 +92,8 @@ def check_made_for(
 
     Args:
       module: the bound linen module.
-      path: of the submodule in it that has the parameter "kernel".
-      size: of the input's last axis.
+      path: names that lead to the submodule with the parameter "kernel".
+      size: length of the input's last axis.
       what: it counts.
       hint: what to do.
 

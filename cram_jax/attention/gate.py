@@ -182,7 +182,7 @@ class Gate(nn.Module):
         return apply_mask(features, raise_floor(mask, self.floor), fill=self.fill)
 
     def complement(self, features: jax.Array, mask: jax.Array) -> jax.Array:
-        """What the gate holds back: 1 minus what it multiplies by, filled likewise.
+        """What the gate holds back: 1 minus what it multiplies by, filled as it fills.
 
         With the filling "zero" the two add up to the features.
         """

@@ -4,6 +4,11 @@ A backbone is called as `Backbone(num_classes, attention=factory, attention_stag
 dtype=None, param_dtype=jnp.float32)`; it maps images `[..., H, W, C]` to float32 logits
 `[..., num_classes]`, its method `features` returns the map of every stage, and its
 property `stages` says what lies where (`cram_jax.backbones.stages`).
+
+Files, each built on those before it: stages, published, depthwise, image_checks,
+blocks, convnet, resnet, inverted, inverted_names, mobilenet, efficientnet, convnext,
+registry, preprocessing, alignment, torch_file, weight_files, leaf_names,
+weight_fitting, weights.
 """
 
 from cram_jax.backbones.convnet import ConvNet

@@ -1,11 +1,12 @@
 """Where on the image the pixels of a stage's map are centred.
 
-A mask spreads its map evenly over the image: pixel i of n is centred at (i + 0.5) / n
-of the side. The networks that ImageNet weights exist for are not built so: a 3x3
-convolution of stride 2 that pads one pixel on both sides looks half a pixel to the left
-of and above that point, each further stage the more, up to half a stride in all; with
-TensorFlow's padding and even sides it looks to the right and below. What is seen in the
-map must be moved by as much before it is drawn on the image or compared with an object.
+A mask spreads its map evenly over the image: pixel i of n is centred at the share
+(i + 0.5) / n of a side. The networks that ImageNet weights exist for are not built so.
+A 3x3 convolution of stride 2 that pads one pixel on both sides looks half a pixel up
+and to the left from there, each further stage the more, up to half a stride in all;
+with TensorFlow's padding and even sides it looks down and to the right. What is seen in
+the map must be moved by as much before it is drawn on the image or compared with an
+object.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Grid:
     """Where along one side of the image the pixels of a map are centred.
 
     Attributes:
-      pixels: of the map.
+      pixels: how many the map has along it.
       stride: image pixels from one centre to the next.
       first: centre of the map's first pixel, in image pixels from the edge (0.5 is the
         centre of the image's first pixel).
@@ -56,7 +57,7 @@ def stage_grids(network: nn.Module, side: int) -> tuple[Grid, ...]:
     Args:
       network: one that declares its `stages` (see `cram_jax.backbones.stages`), or that
         has one such network as a field, `Seg(backbone=..., head=...)`.
-      side: of the image, in pixels.
+      side: pixels of the image along that side.
 
     Raises:
       ValueError: for a network that declares nothing, or several that do.
@@ -132,17 +133,17 @@ def evidence_on_image(
 ) -> dict[str, dict[str, Any]]:
     """What layers show in coordinates of their maps, in those of the image.
 
-    The stages that the network declares tell on which map a layer works, by the names
-    of their modules. Where they name no modules, and for a layer beside the declaring
-    network ("gate" in `Seg(backbone, gate, head)`), the size of its mask must tell. It
-    must confirm the stage in any case.
+    The stages that the network declares tell on which map a layer works: each names its
+    modules. Where they name none, and for a layer beside the declaring network ("gate"
+    in `Seg(backbone, gate, head)`), the size of its mask must tell. It must confirm the
+    stage in any case.
 
     Args:
       network: the network of the layers; see `stage_grids`.
       evidence: `{path: {"mask": [B, h, w], "rectangle": Rectangle of [B]}}`, as
         `cram_jax.layer_evidence` gives it; "rectangle" may be absent.
-      height: of the images in pixels.
-      width: of the images in pixels.
+      height: the images' height in pixels.
+      width: the images' width in pixels.
 
     Returns:
       The same, with masks `[B, height, width]`.
@@ -203,9 +204,9 @@ def rectangle_on_image(
 
     Args:
       rectangle: isotropic coordinates of the map.
-      grids: of its stage along y and x.
-      height: of the image in pixels.
-      width: of the image in pixels.
+      grids: its stage's grids along y and x.
+      height: the image's height in pixels.
+      width: the image's width in pixels.
     """
     y, x = grids
     map_half, image_half = max(y.pixels, x.pixels) / 2, max(height, width) / 2

@@ -34,8 +34,8 @@ class ConvNet(nn.Module):
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
       freeze_norm: BatchNorm uses its running statistics in training too (that of the
         attention layers does not): for weights trained elsewhere, and small batches.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     num_classes: int

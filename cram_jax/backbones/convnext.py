@@ -39,8 +39,8 @@ class ConvNeXtBlock(nn.Module):
 
     Attributes:
       layer_scale: initial value of the learned scale of each channel.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     layer_scale: float = 1e-6
@@ -79,8 +79,8 @@ class ConvNeXt(nn.Module):
       widths: channels of each stage.
       axis_name: unused; nothing is averaged over a batch.
       freeze_norm: unused; there are no statistics to freeze.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     num_classes: int

@@ -43,8 +43,8 @@ class Squeeze(nn.Module):
       hidden: hidden units.
       activation: between the two dense layers.
       gate: makes the factors.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     hidden: int
@@ -116,17 +116,17 @@ class InvertedResidualNet(nn.Module):
       groups: blocks by groups, which only their names tell.
       last_width: channels of the last convolution.
       hidden: units of the classifier's hidden layer, 0 for none.
-      activation: of stem, last convolution and hidden layer.
+      activation: the nonlinearity after stem, last convolution and hidden layer.
       squeeze_activation: inside squeeze-and-excite.
       squeeze_gate: at the end of squeeze-and-excite.
       same_padding: TensorFlow's padding instead of torch's.
-      momentum: of BatchNorm's running statistics (1 minus torch's).
-      epsilon: of BatchNorm.
+      momentum: BatchNorm's, for its running statistics (1 minus torch's).
+      epsilon: BatchNorm's, added to the variance.
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
       freeze_norm: BatchNorm uses its running statistics in training too (that of the
         attention layers does not): for weights trained elsewhere, and small batches.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     num_classes: int

@@ -26,9 +26,9 @@ class Preprocessing:
     """What to do with an image before it enters a pretrained network.
 
     Attributes:
-      mean: of each channel, in units of full scale; subtracted.
-      std: of each channel, in units of full scale; divided by.
-      interpolation: of the resize ("bilinear" or "bicubic", antialiased as Pillow's).
+      mean: each channel's, in units of full scale; subtracted.
+      std: each channel's, in units of full scale; divided by.
+      interpolation: how to resize ("bilinear" or "bicubic", antialiased as Pillow's).
       size: side of the square network input in pixels.
       crop: side of the central crop in evaluation, as a share of the shorter side.
     """

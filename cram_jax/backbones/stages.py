@@ -50,7 +50,7 @@ class Stage:
     Attributes:
       steps: what shrinks or shifts the map since the stage before (or the image).
         Convolutions of stride 1 that keep its size are left out.
-      channels: of the map.
+      channels: the map's channels.
       modules: names of the network's modules that work on this map, its attention
         layer among them. "layer2" stands for "layer2_0", "layer2_1" and so on as well,
         "trunk/layer2" for modules inside "trunk".

@@ -164,7 +164,8 @@ def torch_state(variables: Tree, *, at: str = "") -> State:
     Attention layers, and backbones that torch does not have, keep our names and layout.
 
     Args:
-      variables: of a backbone, or of a network with one in it, which alone is taken.
+      variables: those of a backbone, or of a network with one in it, which alone is
+        taken.
       at: see `load_torch_weights`.
 
     Raises:

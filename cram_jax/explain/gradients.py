@@ -1,9 +1,9 @@
 """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391), for any linen network.
 
 The weight of a channel is the mean over positions of the gradient of the class's logit
-to it, whatever follows; in the weighted sum what is negative becomes 0. At the last map
-of a network that ends in global average pooling and a dense layer this is the positive
-part of the class activation map, up to a factor (their section 3.1).
+to it, whatever follows; in the weighted sum what is negative becomes 0. In a network
+that ends in global average pooling and a dense layer, at the last map, this is the
+positive part of the class activation map, up to a factor (their section 3.1).
 
 The gradient to a map inside a network is that to a nudge added to it: a flax
 interceptor adds it at the output of a module, so the network need not be written for
@@ -40,7 +40,7 @@ def gradient_map(maps: jax.Array, gradients: jax.Array) -> jax.Array:
 
     Args:
       maps: `[..., H, W, C]`.
-      gradients: of the class's logit to the maps, the same shape.
+      gradients: the derivatives of the class's logit to the maps, of the same shape.
 
     Returns:
       `[..., H, W]`, not negative, float32 or better.
@@ -64,7 +64,7 @@ def grad_cam(
     Args:
       network: any linen network with logits `[B, classes]`; for a `stage`, its method
         `features(images)` gives the map of every stage.
-      variables: of the network, which is applied as in evaluation.
+      variables: the network's, which is applied as in evaluation.
       images: `[B, H, W, C]`, as the network takes them.
       classes: int `[B]`, or one for all images; None takes the predicted class.
       stage: counted from 1, behind its attention layer if it has one; None is the last.

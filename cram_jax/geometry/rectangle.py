@@ -1,9 +1,9 @@
 """The rotated rectangle: five numbers, and what follows from them.
 
 Coordinates, units and the sense of a positive angle are those of
-`cram_jax.geometry.coordinates`. One region has several names: with centre c, half sizes w and
-h and angle a, the parameters (c, w, h, a), (c, w, h, a + pi) and (c, h, w, a + pi/2)
-describe the same rectangle; `canonical_rectangle` chooses one of them.
+`cram_jax.geometry.coordinates`. One region has several names: with centre c, half sizes
+w and h and angle a, the parameters (c, w, h, a), (c, w, h, a + pi) and
+(c, h, w, a + pi/2) describe the same rectangle; `canonical_rectangle` chooses one.
 
 Everything is float32 or better, batched (all five fields share one shape, `[...]`),
 and differentiable with finite gradients everywhere, a degenerate size included.

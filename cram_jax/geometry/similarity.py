@@ -3,9 +3,9 @@
 A similarity maps a point p to `scale * R(angle) * diag(flip, 1) * p + shift`, with
 flip +1 or -1 (-1 mirrors left and right, before anything else), R(angle) the turn
 by a positive angle (clockwise on screen), and p and the shift in the isotropic
-coordinates of `cram_jax.geometry.coordinates`. In those a turn is a turn also on a map that is
-not square. Similarities form a group, and map rectangles to rectangles exactly; what
-they do to images is in `cram_jax.geometry.warping`.
+coordinates of `cram_jax.geometry.coordinates`. In those a turn is a turn also on a map
+that is not square. Similarities form a group, and map rectangles to rectangles exactly;
+what they do to images is in `cram_jax.geometry.warping`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def sample_similarity(
 
     Args:
       key: a PRNG key.
-      shape: of the batch.
+      shape: the batch's axes.
       max_angle: angles are uniform in [-max_angle, max_angle], radians.
       max_scale: at least 1; the logarithm of the scale is uniform between those of
         1 / max_scale and max_scale.

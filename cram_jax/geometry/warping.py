@@ -1,7 +1,7 @@
 """Images moved by similarities.
 
-Coordinates are those of `cram_jax.geometry.coordinates`: isotropic, so that a turned image is
-turned and not sheared, whatever its sides.
+Coordinates are those of `cram_jax.geometry.coordinates`: isotropic, so that a turned
+image is turned and not sheared, whatever its sides.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Every loss is per example, or a sum and a weight. The mean of the whole batch is the sum
 over the weight, whoever adds them up: one device or many, all at once or in parts.
+
+Files, each built on those before it: alignment, relative_distances, equivariance,
+equivariance_scores, budget, prices, second_pass, outside.
 """
 
 from cram_jax.losses.budget import (

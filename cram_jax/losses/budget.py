@@ -1,8 +1,8 @@
 """What a mask costs: a price of its area, or a target for the area of a batch.
 
 Labels alone never close a mask: a network classifies best with everything in view. So
-area must cost something. Lu et al. (GC-Net, ECCV 2020, arXiv 2007.09727) add the area
-of a rectangle to their loss, which is a *price*. Bai et al. (SAT, ICCV 2023) ask that
+area must cost something. Lu et al. (GC-Net, ECCV 2020, arXiv 2007.09727) add a
+rectangle's area to their loss, which is a *price*. Bai et al. (SAT, ICCV 2023) ask that
 the area of a whole batch meet a *target*, which leaves each image the area it needs;
 Fong et al. (extremal perturbations, ICCV 2019, arXiv 1910.08485) fix the area of every
 image. Verelst and Tuytelaars (DynConv, CVPR 2020, arXiv 1912.03203) anneal their bounds
@@ -72,7 +72,8 @@ def area_price_loss(areas: ByLayer, price: Number | Mapping[str, Number]) -> jax
 
     Args:
       areas: `[B]` by layer, see `mask_areas`.
-      price: of the whole map, one for all layers or one for each. Not differentiated.
+      price: what the whole map costs, one price for all layers or one for each; not
+        differentiated.
 
     Returns:
       `[B]`, per example.
@@ -165,7 +166,7 @@ def ramped_weight(
     Args:
       weight: the full value.
       step: steps done, may be traced.
-      total_steps: of the training, at least 1.
+      total_steps: all steps of the training, at least 1.
       start: share of the training that goes by before the rise, in [0, 1].
       ramp: share of the training that the rise takes, in [0, 1]; 0 is a jump.
 

@@ -45,11 +45,12 @@ def equivariance_distance(
       moved_rectangle: found in the moved image, `[...]`.
       similarity: what moved the image, `[...]`.
       metric: `"gaussian"`, `"parameters"` or `"corners"`: the square of
-        `cram_jax.geometry.distances.rectangle_distance`; or `"mask"`: the squared difference of
-        the two soft masks, summed, over the sum of their squares, which is at most 1.
+        `cram_jax.geometry.distances.rectangle_distance`; or `"mask"`: the squared
+        difference of the two soft masks, summed, over the sum of their squares, which
+        is at most 1.
       relative: measure in units of the rectangles' own size (see
-        `cram_jax.losses.relative_distances`), else in units of the map. The difference of two
-        angles and the value of masks have no unit.
+        `cram_jax.losses.relative_distances`), else in units of the map. Angles
+        and the values of masks have no unit.
 
     Returns:
       `[...]`, 0 where the rectangle moved exactly with the image.
@@ -90,14 +91,14 @@ def equivariance_loss(
         larger one): the network cannot find what it cannot see.
       extent_x: half the frame's width (see `map_extents`).
       extent_y: half its height.
-      weights: like the similarities; 0 for padding, which may hold anything. Default 1.
+      weights: like the similarities; 0 for padding, which may hold anything.
 
     Returns:
       A scalar: the weighted mean over the pairs that count, then over the layers; 0 if
       no pair counts.
 
     Raises:
-      ValueError: for an unknown metric or side, other layers, or shapes that do not fit.
+      ValueError: for an unknown metric or side, and layers or shapes that do not fit.
     """
     sums, counts = equivariance_terms(
         rectangles,

@@ -6,8 +6,8 @@ through what it usually holds back: `1 - mask` in place of the mask (see
 uniform. Lu et al. (GC-Net, ECCV 2020, arXiv 2007.09727) train a rectangle so, by the
 entropy of the prediction from outside; Wu et al. (BAS, CVPR 2022) suppress the
 activation of the background behind a mask. Both need an area term beside them: the
-widest mask leaves nothing outside. A mask may also learn to *encode* the class instead
-of showing where it is (Jethani et al., REAL-X, arXiv 2103.01890); only a network
+widest mask leaves nothing outside. Instead of showing where the class is, a mask may
+also learn to *encode* it (Jethani et al., REAL-X, arXiv 2103.01890); only a network
 trained apart can tell.
 
 Only what lies behind a layer runs twice. Unless the mask alone is to learn from outside
@@ -84,7 +84,7 @@ def apply_with_outside(
         PositionwiseAttention, CBAM). A layer on a branch beside a shortcut needs
         `cram_jax.attention.gate.follow_views` where the two meet, as in the blocks of
         our ResNet.
-      variables: of the network.
+      variables: the network's.
       images: `[B, H, W, C]`.
       on: whether there are outside views. A traced boolean switches them while the
         compiled program runs; they are then computed in any case.

@@ -1,5 +1,6 @@
 """Torch weights into a backbone that is a part of another network."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -58,10 +59,6 @@ def file_of(variables, naming):
     return state
 
 
-def equal(tree, other):
-    return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), tree, other))
-
-
 STYLES = [
     (name, number)
     for name in BACKBONES
@@ -80,17 +77,17 @@ def test_a_headless_backbone_takes_all_but_the_classifier(name, number, at):
     )
     wrapped = filled(Seg(attended, nn.Dense(2)), first=10_000.0)
     loaded, report = weights.load_state(state, wrapped, at=at)
-    assert jax.tree.structure(loaded) == jax.tree.structure(wrapped)
+    chex.assert_trees_all_equal_structs(loaded, wrapped)
     for key, tree in loaded.items():
         inner = tree["backbone"]
         before = wrapped[key]["backbone"]
         trunk = {k: v for k, v in inner.items() if not k.startswith("attention")}
-        assert equal(trunk, {k: bare[key][k] for k in trunk})
+        chex.assert_trees_all_equal(trunk, {k: bare[key][k] for k in trunk})
         assert "head" not in trunk
         assert set(bare[key]) - set(trunk) <= {"head"}
         for k in set(inner) - set(trunk):
-            assert equal(inner[k], before[k])
-    assert equal(loaded["params"]["head"], wrapped["params"]["head"])
+            chex.assert_trees_all_equal(inner[k], before[k])
+    chex.assert_trees_all_equal(loaded["params"]["head"], wrapped["params"]["head"])
     assert all(n.startswith("backbone/") for n in report.loaded)
     assert {"head/kernel", "head/bias"} <= set(report.kept)
     head = {n for n in state if n.startswith(NAMINGS[number].head)}
@@ -103,14 +100,14 @@ def test_a_backbone_with_its_classifier_is_found_in_a_list(name):
     wrapped = filled(Ensemble((backbone(name)(CLASSES),)), first=10_000.0)
     state = weights.torch_state(bare)
     loaded, report = weights.load_state(state, wrapped)
-    assert equal(loaded["params"]["members_0"], bare["params"])
+    chex.assert_trees_all_equal(loaded["params"]["members_0"], bare["params"])
     assert set(report.kept) == {"Dense_0/kernel", "Dense_0/bias"}
     back = weights.torch_state(loaded)
     assert back.keys() == state.keys()
     assert all((back[key] == state[key]).all() for key in state)
     kept, report = weights.load_state(state, wrapped, keep_head=True)
     assert "members_0/head/dense/kernel" in report.kept
-    assert equal(
+    chex.assert_trees_all_equal(
         kept["params"]["members_0"]["head"]["dense"],
         wrapped["params"]["members_0"]["head"]["dense"],
     )
@@ -128,8 +125,10 @@ def test_of_two_backbones_the_one_that_is_named_is_loaded():
         weights.load_state(state, wrapped)
     loaded, report = weights.load_state(state, wrapped, at=other)
     inner = loaded["params"]["members_0"]
-    assert equal(inner["members_1"], bare["params"])
-    assert equal(inner["members_0"], wrapped["params"]["members_0"]["members_0"])
+    chex.assert_trees_all_equal(inner["members_1"], bare["params"])
+    chex.assert_trees_all_equal(
+        inner["members_0"], wrapped["params"]["members_0"]["members_0"]
+    )
     assert all(name.startswith(f"{other}/") for name in report.loaded)
     with pytest.raises(ValueError, match=r"no module .members_2..*members_0"):
         weights.load_state(state, wrapped, at="members_2")
