@@ -32,7 +32,7 @@ _KEPT = "kept_for_second_pass"
 
 def _keep(module: nn.Module, name: str, value: jax.Array) -> None:
     """Sows a value at the module's path; of several calls the last one's stays."""
-    module.sow(_KEPT, name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+    module.sow(_KEPT, name, value, init_fn=lambda: value, reduce_fn=lambda _, new: new)
 
 
 class _FirstPass:

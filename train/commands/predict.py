@@ -101,7 +101,7 @@ class Predictor:
         if self._explain is not None:
             facts = self._trained.experiment.inputs
             _, cam = see(self._explain, image, facts.image_shape, self._data)
-            beside = draw_sight(cam, image, _CAM_CAPTION)
+            beside = draw_sight(cam, image, _CAM_CAPTION, spotlight=True)
             picture = image_grid([picture, beside], columns=2)
         return self._outputs.write(name, _png(picture))
 

@@ -56,11 +56,11 @@ class Answer(NamedTuple):
       iou: `[N]` with the object, where it is exact; None: that of box or region.
     """
 
-    point: np.ndarray
-    box: np.ndarray | None = None
-    region: np.ndarray | None = None
-    values: np.ndarray | None = None
-    iou: np.ndarray | None = None
+    point: Any
+    box: Any = None
+    region: Any = None
+    values: Any = None
+    iou: Any = None
 
 
 class Objects(NamedTuple):

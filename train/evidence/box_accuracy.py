@@ -48,10 +48,11 @@ def region_boxes(regions: np.ndarray) -> np.ndarray:
     """The tight boxes `[N, 4]` round bool regions `[N, H, W]`; zeros for empty ones."""
     boxes = np.zeros((len(regions), 4))
     for axis, (first, last) in ((1, (0, 2)), (2, (1, 3))):
-        lines = regions.any(axis=axis)
+        lines = np.asarray(regions.any(axis=axis))
         boxes[:, first] = lines.argmax(axis=1)
-        boxes[:, last] = lines.shape[1] - lines[:, ::-1].argmax(axis=1)
-    return np.where(regions.any(axis=(1, 2))[:, None], boxes, 0.0)
+        boxes[:, last] = lines.shape[1] - np.fliplr(lines).argmax(axis=1)
+    some = np.asarray(regions.any(axis=(1, 2)))
+    return np.where(some[:, None], boxes, 0.0)
 
 
 def largest_region(region: np.ndarray) -> np.ndarray:
@@ -62,10 +63,11 @@ def largest_region(region: np.ndarray) -> np.ndarray:
     """
     from scipy.ndimage import label
 
-    parts, count = label(region, structure=np.ones((3, 3)))
-    if count < 2:
-        return region
+    parts = np.empty(region.shape, np.int32)
+    label(region, structure=np.ones((3, 3)), output=parts)
     sizes = np.bincount(parts.ravel())
+    if len(sizes) < 3:  # the ground and one part at most
+        return region
     return parts == 1 + np.argmax(sizes[1:])
 
 

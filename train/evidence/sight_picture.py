@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -20,6 +21,7 @@ from train.evidence.sight import Sight, as_seen
 _SMALL, _LARGE = 192, 1600
 _MARGIN = 3
 _WHITE = "#ffffff"
+_SPOTLIGHT: dict[str, Any] = {"color": "#000000", "opacity": 0.8, "outside": True}
 
 
 def draw_sight(
@@ -27,6 +29,8 @@ def draw_sight(
     image: np.ndarray,
     caption: str,
     draw: Callable[[np.ndarray, float], np.ndarray] | None = None,
+    *,
+    spotlight: bool = False,
 ) -> np.ndarray:
     """The photograph with masks, rectangles and a caption.
 
@@ -36,6 +40,8 @@ def draw_sight(
       caption: one line.
       draw: what else is drawn, first: a function of the picture at the size that is
         shown, and its pixels per pixel of the original, that gives the new picture.
+      spotlight: darken the picture where a mask is low, instead of a tint where it is
+        high.
 
     Returns:
       uint8 `[h, w, 3]`; the longest side is 1600 pixels at most, but for letters that
@@ -52,7 +58,8 @@ def draw_sight(
         bottom=sight.view.bottom * scale,
     )
     for mask in sight.masks.values():
-        picture = overlay_mask(picture, over_original(mask, view, picture.shape[:2]))
+        whole = over_original(mask, view, picture.shape[:2])
+        picture = overlay_mask(picture, whole, **(_SPOTLIGHT if spotlight else {}))
     width = max(2.0, max(picture.shape) / 200)
     lines = [(caption, _WHITE)]
     for index, layer in enumerate(sight.rectangles):

@@ -121,7 +121,7 @@ def yardstick_scores(
 
 def _record(rows: list[dict[str, np.ndarray]], counts: np.ndarray | None) -> Scores:
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    means = {name: np.mean(each) for name, each in columns.items() if each.size}
+    means = {name: float(np.mean(each)) for name, each in columns.items() if each.size}
     if counts is not None:
         means["pixel_average_precision"] = average_precision(counts)
     return finite_record(means)

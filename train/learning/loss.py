@@ -122,12 +122,7 @@ def _task_pairs(experiment: Experiment, look: Look) -> dict[str, Pair]:
 
     def pairs(outputs: Outputs, batch: Batch) -> dict[str, Pair]:
         found: Mapping[str, Loss] = task.losses(_counted(outputs, weight), batch)
-        return {
-            name: loss
-            if isinstance(loss, tuple)
-            else (weighted_sum(weight, loss), None)
-            for name, loss in found.items()
-        }
+        return {name: _pair(loss, weight) for name, loss in found.items()}
 
     own = pairs(look.outputs, look.batch)
     if not experiment.config.equivariance.classify_moved:
@@ -152,7 +147,7 @@ def _both(own: Pair, also: Pair) -> Pair:
 
 def part_of_totals(
     params, batch_stats, part: Batch, experiment: Experiment, step
-) -> dict[str, Pair]:
+) -> dict[str, tuple[Any, jax.Array]]:
     """Sums and weights of all losses that are no mean over the images, by name.
 
     The sums of those whose mean is all that is asked for are None.
@@ -177,7 +172,7 @@ def part_loss(
     experiment: Experiment,
     step,
     total_weight: jax.Array,
-    totals: Mapping[str, Pair] | None = None,
+    totals: Mapping[str, tuple[Any, jax.Array]] | None = None,
 ):
     """The share of one part of the batch in the loss of the whole batch.
 
@@ -204,7 +199,7 @@ def part_loss(
             return value
         whole = totals[name] if totals else experiment.sum_over_devices(pair)
         if of_mean is not None:
-            return terms.tangent_share(of_mean, pair, whole) * total_weight
+            return total_weight * terms.tangent_share(of_mean, (value, weight), whole)
         return mean_of_terms(value, whole[1]) * total_weight
 
     values = {

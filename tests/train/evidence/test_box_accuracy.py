@@ -98,7 +98,7 @@ def test_average_precision_is_scikit_learns(levels):
     values = np.where(objects & (RNG.random(objects.shape) < 0.5), 0.999, values)
     expected = average_precision_score(objects.ravel(), values.ravel())
     parts = [pixel_counts(values[i::2], objects[i::2]) for i in (0, 1)]
-    assert average_precision(sum(parts)) == pytest.approx(expected, abs=2e-3)
+    assert average_precision(np.sum(parts, axis=0)) == pytest.approx(expected, abs=2e-3)
     assert np.isnan(average_precision(pixel_counts(values, objects & False)))
 
 
@@ -115,10 +115,11 @@ def test_thresholds_are_those_that_reproduce_the_objects():
     around = np.stack([filled(box) for box in objects + np.array([-2, -2, 3, 3])])
     # Right only between 0.3 and 0.6.
     maps = 0.3 * around + 0.3 * regions
-    values = sum(
+    parts = [
         threshold_values(maps[i : i + 1], objects[i : i + 1], regions[i : i + 1])
         for i in range(2)
-    )
+    ]
+    values = np.sum(parts, axis=0)
     for threshold in best_thresholds(values):
         assert 0.3 < threshold <= 0.6
         np.testing.assert_array_equal(map_boxes(maps, threshold), objects)

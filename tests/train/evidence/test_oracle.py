@@ -65,7 +65,7 @@ def test_another_optimiser_finds_hardly_more():
         def loss(numbers, mask=mask):
             return -float(score(numbers, mask))
 
-        found = differential_evolution(loss, limits, seed=0, maxiter=25, popsize=10)
+        found = differential_evolution(loss, limits, rng=0, maxiter=25, popsize=10)
         assert best[index] > -found.fun - 0.04
 
 
