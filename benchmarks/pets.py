@@ -83,12 +83,18 @@ def rows(options: Options) -> list[tuple[str, str, int | None]]:
 
 
 # The preset as it was before masks had a budget: class labels only.
-LABELS_ONLY = (
-    "--budget.area=None --budget.outside=0 --budget.mask-dropout=0"
-    " --model.attention-fill=zero --data.image-size=128 --data.validation=0"
-    " --epochs=5 --batch-size=30 --optimizer.freeze=^(stem|block[012]_)"
-    " --optimizer.predictor-scale=1"
-).split()
+LABELS_ONLY = [
+    "--budget.area=None",
+    "--budget.outside=0",
+    "--budget.mask-dropout=0",
+    "--model.attention-fill=zero",
+    "--data.image-size=128",
+    "--data.validation=0",
+    "--epochs=5",
+    "--batch-size=30",
+    "--optimizer.freeze=^(stem|block[012]_)",
+    "--optimizer.predictor-scale=1",
+]
 
 
 def fit_arguments(
@@ -130,11 +136,11 @@ def markdown(runs: dict[str, list[dict]], command: str) -> str:
         "",
         f"`{command}` on {platform.machine()}, {os.cpu_count()} cores; mean ± 95%"
         f" interval over {count} seeds. Class labels only, the same recipe in all rows"
-        " (`benchmarks/pets.py`). Localisation is scored on the test photographs' trimaps:"
-        " mask mass on the animal; whether the mask's largest value (a rectangle's"
-        " centre) lies on it; CorLoc is the share of photographs where the mask, cut"
-        " half way between its least and largest value, and the animal overlap by half"
-        " or more (IoU).",
+        " (`benchmarks/pets.py`). Localisation is scored on the test photographs'"
+        " trimaps: mask mass on the animal; whether the mask's largest value (a"
+        " rectangle's centre) lies on it; CorLoc is the share of photographs where the"
+        " mask, cut half way between its least and largest value, and the animal overlap"
+        " by half or more (IoU).",
         "",
         *table(found, SHOWN),
     ]

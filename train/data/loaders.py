@@ -56,8 +56,8 @@ class Feed:
         Args:
           config: the run's config.
           task: says which truth belongs to an image.
-          facts: what a run that was trained knows: labels count in its order of classes.
-            None: the order of the training images.
+          facts: what a trained run knows: labels count in its order of classes. None:
+            the order of the training images.
         """
         self._config, self._task, self._facts = config, task, facts
         self._data = with_source_interpolation(config)

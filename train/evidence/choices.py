@@ -71,7 +71,7 @@ def right_boxes(iou: np.ndarray) -> np.ndarray:
 def best_thresholds(values: np.ndarray) -> tuple[float, float]:
     """The thresholds for boxes and for regions, from summed `threshold_values`.
 
-    Of equally good ones the middle: next to it others are nearly as good.
+    Among equally good ones it is the middle: next to it others are nearly as good.
     """
     best = []
     for column in values.T:

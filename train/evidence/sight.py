@@ -94,8 +94,8 @@ def see(
     """Shows a network one uint8 image `[H, W, C]` of any size, in colour or in grey.
 
     Args:
-      look: from uint8 images `[1, h, w, c]` to the network's outputs and the evidence
-        of its layers, in coordinates of the images.
+      look: from uint8 images `[1, h, w, c]` to the network's outputs and its layers'
+        evidence, in coordinates of the images.
       image: the original.
       image_shape: (height, width, channels) of the network's input.
       data: how images are cropped and resized for the network.

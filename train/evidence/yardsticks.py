@@ -12,8 +12,8 @@ the images whose object is known:
   or box (here a layer's box ends at the edges of the picture; in
   `train.evidence.localization` it does not). `corloc`: share of images with an IoU of
   at least 0.5.
-* `pointing`: share of images in which the centre of the rectangle, or the largest value
-  of the map, lies on the object.
+* `pointing`: share of images in which the centre of the rectangle, or the map's largest
+  value, lies on the object.
 * `mass_on_object`: share of the map's sum that lies on the object; the map of a
   layer's rectangle is its soft mask.
 * `area`: share of the image inside the rectangle, or in the map's region.

@@ -91,7 +91,7 @@ def explain_prediction(
 
     Args:
       experiment: whose task has classes.
-      variables: of its network.
+      variables: its network's.
       step: it decides the sharpness.
       images: uint8 `[B, H, W, C]`.
 
