@@ -139,8 +139,8 @@ def markdown(runs: dict[str, list[dict]], command: str) -> str:
         " (`benchmarks/pets.py`). Localisation is scored on the test photographs'"
         " trimaps: mask mass on the animal; whether the mask's largest value (a"
         " rectangle's centre) lies on it; CorLoc is the share of photographs where the"
-        " mask, cut half way between its least and largest value, and the animal overlap"
-        " by half or more (IoU).",
+        " mask, cut half way between its least and largest value, and the animal"
+        " overlap by half or more (IoU).",
         "",
         *table(found, SHOWN),
     ]

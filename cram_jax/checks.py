@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def known(value: Any) -> np.ndarray | None:
     """The value as a numpy array; None while it is traced, or spread over hosts."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return None
     if isinstance(value, jax.Array):
         return jax.device_get(value) if value.is_fully_addressable else None
@@ -46,7 +47,7 @@ def check_number(
       ValueError: for anything that is not a number (a bool, a string), for NaN and
         infinity, and where `accept` is False.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         dtype, numbers = value.dtype, None
     else:
         numbers = known(value)

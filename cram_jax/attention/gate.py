@@ -9,6 +9,8 @@ view v at `b * views + v`. So a batch dealt out over devices stays where it is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -117,8 +119,9 @@ def apply_mask(
 def raise_floor(mask: jax.Array, floor: jax.typing.ArrayLike) -> jax.Array:
     """The mask, moved from [0, 1] into [floor, 1]."""
     # A Python number takes the mask's dtype, a NumPy one would not.
-    floor = floor.astype(mask.dtype) if isinstance(floor, jax.Array) else float(floor)
-    return floor + (1 - floor) * mask
+    least: Any = floor
+    least = least.astype(mask.dtype) if isinstance(floor, jax.Array) else float(least)
+    return least + (1 - least) * mask
 
 
 def gate(

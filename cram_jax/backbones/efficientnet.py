@@ -90,9 +90,10 @@ def _lite(size: int) -> Published:
 
     The images are prepared as in its `efficientnet_lite_builder`.
     """
-    mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+    mean, std = 127 / 255, 128 / 255
+    channels = (mean, mean, mean), (std, std, std)
     return Published(
-        Preprocessing(mean, std, "bicubic", size, size / (size + 32)), packaged=True
+        Preprocessing(*channels, "bicubic", size, size / (size + 32)), packaged=True
     )
 
 

@@ -70,8 +70,8 @@ def number_fields(what: str, values: dict[str, Any]) -> dict[str, jax.Array]:
       ValueError: for what is no number: a bool, a string, None.
     """
     for name, value in values.items():
-        kind = getattr(value, "dtype", None)
-        kind = known(value).dtype if kind is None else kind
+        kind: Any = getattr(value, "dtype", None)
+        kind = getattr(known(value), "dtype", None) if kind is None else kind
         if not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
             raise ValueError(
                 f"A {what} is made of numbers, got {name}={value!r}; pass numbers or"

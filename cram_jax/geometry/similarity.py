@@ -170,14 +170,14 @@ def transform_points(similarity: Similarity, points: jax.typing.ArrayLike) -> ja
       ValueError: if the last axis of `points` does not have length 2, or batch axes do
         not fit together: one similarity for each row of `[B, N, 2]` is `[B, 1]`.
     """
-    points = at_least_float32(points)
-    if points.ndim == 0 or points.shape[-1] != 2:
+    given = at_least_float32(points)
+    if given.ndim == 0 or given.shape[-1] != 2:
         raise ValueError(
-            f"Points have (x, y) on their last axis, got shape {points.shape}."
+            f"Points have (x, y) on their last axis, got shape {given.shape}."
         )
-    similarity, points = align(similarity=(similarity, 0), points=(points, 1))
-    similarity, points = precise(similarity, points)
-    moved = transform_coordinates(similarity, points[..., 0], points[..., 1])
+    similarity, given = align(similarity=(similarity, 0), points=(given, 1))
+    similarity, given = precise(similarity, given)
+    moved = transform_coordinates(similarity, given[..., 0], given[..., 1])
     return jnp.stack(moved, axis=-1)
 
 

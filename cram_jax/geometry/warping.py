@@ -45,29 +45,29 @@ def warp_image(
       ValueError: if the image has fewer than three axes, or is not floating point, and
         if batch axes do not fit together.
     """
-    image = jnp.asarray(image)
-    _check_image(image)
+    images = jnp.asarray(image)
+    _check_image(images)
     check_number("fill", fill, np.isfinite, "be a finite number")
-    dtype = wide_dtype(*jax.tree.leaves(similarity), image)
+    dtype = wide_dtype(*jax.tree.leaves(similarity), images)
     similarity = jax.tree.map(lambda field: jnp.asarray(field, dtype), similarity)
-    fill = jnp.asarray(fill, dtype)
+    outside = jnp.asarray(fill, dtype)
 
     def warp_one(image: jax.Array, *fields: jax.Array) -> jax.Array:
         neighbours = _neighbours(Similarity(*fields), *image.shape[:2])
         # Each gather serves all channels; stacked into one they would not fuse
         # (measured on CPU: four times as slow).
-        moved = fill * (1 - _total_weight(neighbours))[..., None]
+        moved = outside * (1 - _total_weight(neighbours))[..., None]
         for row, column, weight in neighbours:
             moved += weight[..., None] * image[row, column].astype(dtype)
         return moved.astype(image.dtype)
 
-    similarity, image = align(similarity=(similarity, 0), image=(image, 3))
+    similarity, images = align(similarity=(similarity, 0), image=(images, 3))
     # Where the images are spread over a mesh, so are then the similarities.
-    like = jnp.zeros_like(image[..., 0, 0, 0], dtype)
+    like = jnp.zeros_like(images[..., 0, 0, 0], dtype)
     similarity = jax.tree.map(lambda field: field + like, similarity)
     signature = "(h,w,c),(),(),(),(),()->(h,w,c)"
     fields = jax.tree.leaves(similarity)
-    return jnp.vectorize(warp_one, signature=signature)(image, *fields)
+    return jnp.vectorize(warp_one, signature=signature)(images, *fields)
 
 
 def _check_image(image: jax.Array) -> None:

@@ -1,5 +1,7 @@
 """Torch weights into a backbone that is a part of another network."""
 
+from typing import Any
+
 import chex
 import flax.linen as nn
 import jax
@@ -154,7 +156,7 @@ class Own(nn.Module):
 def test_a_network_of_ones_own_says_what_the_file_calls_its_leaves():
     variables = filled(Own())
     rng = np.random.default_rng(0)
-    state = {
+    state: dict[str, Any] = {
         "net.conv.weight": np.float32(rng.normal(size=(4, 3, 3, 3))),
         "net.conv.bias": np.float32(rng.normal(size=4)),
         "net.fc.weight": np.float32(rng.normal(size=(2, 4))),
@@ -168,7 +170,7 @@ def test_a_network_of_ones_own_says_what_the_file_calls_its_leaves():
         layer = {"first": "net.conv", "last": "net.fc"}[path[0]]
         return f"{layer}.{'bias' if path[-1] == 'bias' else 'weight'}"
 
-    naming = Naming(lambda modules: True, "net.conv.weight", name)
+    naming = Naming(lambda _: True, "net.conv.weight", name)
     loaded, _ = weights.load_state(state, variables, naming=naming)
     kernel = loaded["params"]["first"]["kernel"]
     assert (kernel == state["net.conv.weight"].transpose(2, 3, 1, 0)).all()
