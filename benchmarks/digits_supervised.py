@@ -30,9 +30,9 @@ import tyro
 from benchmarks.tables import cell
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.distances import gaussian_distance_squared
+from cram_jax.geometry.overlap import visible_fraction
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.similarity import transform_rectangle
-from cram_jax.losses.equivariance import visible_fraction
 from train.commands.evaluate import evaluate
 from train.commands.fit import fit
 from train.commands.options import EvaluateConfig

@@ -1,8 +1,8 @@
 """Convolutional Rectangular Attention Module (CRAM) for JAX and Flax linen.
 
-A spatial attention layer whose mask is one soft rotated rectangle. The conventions
-are in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictures,
-which need Pillow (the extra `viz`), in `cram_jax.drawing`.
+A spatial attention layer whose mask is one soft rotated rectangle. The conventions are
+in `cram_jax.geometry.coordinates`; backbones in `cram_jax.backbones`; pictures, which
+need Pillow (the extra `viz`), in `cram_jax.drawing`.
 """
 
 from cram_jax.attention.channel import (
@@ -43,15 +43,14 @@ from cram_jax.geometry.pixels import (
     rectangle_pixel_box,
     rectangle_polygon,
 )
+from cram_jax.geometry.raw import rectangle_from_raw, rectangle_to_raw
 from cram_jax.geometry.rectangle import (
     Rectangle,
     canonical_rectangle,
     rectangle_area,
     rectangle_corners,
     rectangle_covariance,
-    rectangle_from_raw,
     rectangle_hull,
-    rectangle_to_raw,
 )
 from cram_jax.geometry.rendering import (
     relative_sharpness,
@@ -79,8 +78,10 @@ from cram_jax.losses import (
 )
 from cram_jax.losses.equivariance import (
     equivariance_distance,
-    equivariance_iou,
     equivariance_loss,
+)
+from cram_jax.losses.equivariance_scores import (
+    equivariance_iou,
     mask_equivariance_iou,
 )
 

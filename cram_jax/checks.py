@@ -11,11 +11,12 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def known(value: Any) -> np.ndarray | None:
     """The value as a numpy array; None while it is traced, or spread over hosts."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return None
     if isinstance(value, jax.Array):
         return jax.device_get(value) if value.is_fully_addressable else None
@@ -47,7 +48,7 @@ def check_number(
       ValueError: for anything that is not a number (a bool, a string), for NaN and
         infinity, and where `accept` is False.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         dtype, numbers = value.dtype, None
     else:
         numbers = known(value)
@@ -93,8 +94,8 @@ def check_made_for(
 
     Args:
       module: the bound linen module.
-      path: of the submodule in it that has the parameter "kernel".
-      size: of the input's last axis.
+      path: names that lead to the submodule with the parameter "kernel".
+      size: length of the input's last axis.
       what: it counts.
       hint: what to do.
 

@@ -85,13 +85,13 @@ def our_variables(name, state=None):
 
 def lite_names(shapes, variables):
     """The Lite networks are not torchvision's: their recorded names are others."""
-    from cram_jax.backbones import torch_names
+    from cram_jax.backbones import inverted_names, leaf_names
 
-    paths = [path for path, _ in weights._leaves(variables)]
+    paths = [path for path, _ in leaf_names.leaves_of(variables)]
     modules = {path[:-1] for path in paths}
     return {
-        torch_names.inverted_lite(path, modules): shapes[
-            torch_names.inverted_torchvision(path, modules)
+        inverted_names.lite_name(path, modules): shapes[
+            inverted_names.torchvision_name(path, modules)
         ]
         for path in paths
     }

@@ -1,1 +1,5 @@
-"""Attention layers: a map in, the same map gated out."""
+"""Attention layers: a map in, the same map gated out.
+
+Files, each built on those before it: gate, evidence, moments, trunk, predictors,
+rectangular, channel, positionwise, registry.
+"""

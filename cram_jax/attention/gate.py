@@ -9,6 +9,8 @@ view v at `b * views + v`. So a batch dealt out over devices stays where it is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,8 +120,9 @@ def apply_mask(
 def raise_floor(mask: jax.Array, floor: jax.Array | float | np.floating) -> jax.Array:
     """The mask, moved from [0, 1] into [floor, 1]."""
     # A Python number takes the mask's dtype, a NumPy one would not.
-    floor = floor.astype(mask.dtype) if isinstance(floor, jax.Array) else float(floor)
-    return floor + (1 - floor) * mask
+    least: Any = floor
+    least = least.astype(mask.dtype) if isinstance(floor, jax.Array) else float(least)
+    return least + (1 - least) * mask
 
 
 def gate(
@@ -183,7 +186,7 @@ class Gate(nn.Module):
         return apply_mask(features, raise_floor(mask, self.floor), fill=self.fill)
 
     def complement(self, features: jax.Array, mask: jax.Array) -> jax.Array:
-        """What the gate holds back: 1 minus what it multiplies by, filled likewise.
+        """What the gate holds back: 1 minus what it multiplies by, filled as it fills.
 
         With the filling "zero" the two add up to the features.
         """

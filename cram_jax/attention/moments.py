@@ -120,7 +120,7 @@ def heat_map_moments(
 
 
 def _cells(centers: np.ndarray, cell: int, pixel: float) -> tuple[np.ndarray, ...]:
-    """Of the cells along an axis: centres, numbers of pixels, variances of a cell."""
+    """Centres of the cells along an axis, their numbers of pixels, their variances."""
     groups = [centers[i : i + cell] for i in range(0, centers.size, cell)]
     means = np.array([group.mean() for group in groups], centers.dtype)
     sizes = np.array([group.size for group in groups], centers.dtype)

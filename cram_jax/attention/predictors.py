@@ -21,12 +21,12 @@ from cram_jax.attention.moments import (
 from cram_jax.attention.trunk import Trunk
 from cram_jax.checks import check_count, check_made_for, check_number
 from cram_jax.geometry.coordinates import map_extents
+from cram_jax.geometry.raw import rectangle_from_raw
 from cram_jax.geometry.rectangle import (
     MAX_HALF_SIZE,
     MIN_HALF_SIZE,
     NEUTRAL_HALF_SIZE,
     Rectangle,
-    rectangle_from_raw,
 )
 from cram_jax.numerics import Dtype, at_least_float32
 

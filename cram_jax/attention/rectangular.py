@@ -35,7 +35,7 @@ class RectangularAttention(nn.Module):
     Attributes:
       predictor: makes the linen module that maps features to a `Rectangle`; called
         with `dtype`, `param_dtype` and `name`. A class or a `functools.partial`.
-      sharpness: of the mask's edges in units of the rectangle's size, positive (see
+      sharpness: the mask's edges', in units of the rectangle's size, positive (see
         `relative_sharpness`). A value "sharpness" at the layer's path in the
         collection "schedule", where there is one, takes its place
         (`sharpness_schedule` makes it), so that it can change without recompiling.

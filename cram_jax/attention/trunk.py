@@ -18,8 +18,8 @@ __all__ = ["Trunk"]
 class _PointwiseConv(nn.Module):
     """A 1x1 convolution as a matrix product; parameters as `nn.Conv`'s.
 
-    XLA on CPU computes a convolution's gradients with respect to a 1x1 kernel as a
-    convolution with a window as large as the map.
+    With `nn.Conv`, XLA on CPU would compute the gradient with respect to the kernel as
+    a convolution with a window as large as the map.
     """
 
     features: int

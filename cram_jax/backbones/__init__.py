@@ -2,48 +2,31 @@
 
 A backbone is called as `Backbone(num_classes, attention=factory, attention_stages=(2,),
 dtype=None, param_dtype=jnp.float32)`; it maps images `[..., H, W, C]` to float32 logits
-`[..., num_classes]`, and its method `features` returns the map of every stage.
+`[..., num_classes]`, its method `features` returns the map of every stage, and its
+property `stages` says what lies where (`cram_jax.backbones.stages`).
+
+Files, each built on those before it: stages, published, depthwise, image_checks,
+blocks, convnet, resnet, inverted, inverted_names, mobilenet, efficientnet, convnext,
+registry, preprocessing, alignment, torch_file, weight_files, leaf_names,
+weight_fitting, weights.
 """
-
-from __future__ import annotations
-
-import functools
-from collections.abc import Callable
-
-import flax.linen as nn
 
 from cram_jax.backbones.convnet import ConvNet
 from cram_jax.backbones.convnext import ConvNeXt
-from cram_jax.backbones.efficientnet import EFFICIENTNETS
-from cram_jax.backbones.mobilenet import MOBILENETS
+from cram_jax.backbones.efficientnet import NETWORKS as EFFICIENTNETS
+from cram_jax.backbones.mobilenet import NETWORKS as MOBILENETS
+from cram_jax.backbones.registry import BACKBONES, backbone
 from cram_jax.backbones.resnet import ResNet
-from cram_jax.checks import choose
+from cram_jax.backbones.stages import Stage, Step
 
-_RESNETS = {
-    "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2)),
-    "resnet34": functools.partial(ResNet, depths=(3, 4, 6, 3)),
-    "resnet50": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
-    "resnet101": functools.partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True),
-}
-
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    "convnet": ConvNet,
-    **_RESNETS,
-    # For images of 32 to 64 pixels: the stem neither strides nor pools.
-    **{
-        f"{name}-small": functools.partial(network, stem="small")
-        for name, network in _RESNETS.items()
-    },
-    **MOBILENETS,
-    **EFFICIENTNETS,
-    "convnext-tiny": ConvNeXt,
-}
-
-
-def backbone(name: str) -> Callable[..., nn.Module]:
-    """The constructor of the named backbone, e.g. `backbone("resnet18")(10)`.
-
-    Raises:
-      ValueError: for an unknown name, with the names there are.
-    """
-    return BACKBONES[choose("backbone", name, BACKBONES)]
+__all__ = [
+    "BACKBONES",
+    "EFFICIENTNETS",
+    "MOBILENETS",
+    "ConvNeXt",
+    "ConvNet",
+    "ResNet",
+    "Stage",
+    "Step",
+    "backbone",
+]

@@ -38,8 +38,8 @@ class DepthwiseConv(nn.Module):
       same_padding: TensorFlow's padding instead of torch's (see `padding_for`).
       use_bias: whether to add a bias.
       kernel_init: initialiser of the kernels `[kernel, kernel, 1, C]`.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     kernel: int
@@ -85,12 +85,12 @@ class ConvNorm(nn.Module):
       depthwise: whether each channel is convolved by itself.
       same_padding: TensorFlow's padding instead of torch's (see `padding_for`).
       scale_init: initialiser of BatchNorm's scale.
-      momentum: of BatchNorm's running statistics (1 minus torch's).
-      epsilon: of BatchNorm.
+      momentum: BatchNorm's, for its running statistics (1 minus torch's).
+      epsilon: BatchNorm's, added to the variance.
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
       freeze_norm: BatchNorm uses its running statistics in training too.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     features: int

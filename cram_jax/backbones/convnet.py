@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
+from cram_jax.backbones.published import Naming, Published, has_module, own_name
+from cram_jax.backbones.stages import Stage, Step
 from cram_jax.checks import check_count
 from cram_jax.heads.classifier import Classifier
 from cram_jax.numerics import Dtype
@@ -32,8 +34,8 @@ class ConvNet(nn.Module):
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
       freeze_norm: BatchNorm uses its running statistics in training too (that of the
         attention layers does not): for weights trained elsewhere, and small batches.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     num_classes: int
@@ -63,6 +65,19 @@ class ConvNet(nn.Module):
         )
         self.head = Classifier(self.num_classes, param_dtype=self.param_dtype)
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Strided steps, channels and modules of each map."""
+        sizes = zip(self.strides, self.widths, strict=True)
+        return tuple(
+            Stage(
+                steps=(Step(stride + 2, stride, (stride + 1) // 2),),
+                channels=width,
+                modules=(f"stage{stage}", f"attention{stage}"),
+            )
+            for stage, (stride, width) in enumerate(sizes, start=1)
+        )
+
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Classifies.
 
@@ -85,8 +100,7 @@ class ConvNet(nn.Module):
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
         image_checks.check_images(images)
-        steps = [(stride + 2, stride, (stride + 1) // 2) for stride in self.strides]
-        image_checks.check_sides("ConvNet", images, image_checks.least_side(steps))
+        image_checks.check_sides("ConvNet", images, self.stages)
         image_checks.check_channels(self, images, "stage1_conv1", "conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(
@@ -115,3 +129,17 @@ class ConvNet(nn.Module):
                 features = layer(features, train=train)
             maps.append(features)
         return tuple(maps)
+
+
+NETWORKS = {"convnet": ConvNet}
+# Nobody else has this network: its files keep our names and our layout.
+PUBLISHED: dict[str, Published] = {}
+NAMINGS = (
+    Naming(
+        has_module("stage1_conv1"),
+        "stage1_conv1.conv.kernel",
+        own_name,
+        head=("head.",),
+        ours=True,
+    ),
+)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
+from cram_jax.backbones.published import (
+    TORCH_LEAVES,
+    Naming,
+    Path,
+    Preprocessing,
+    Published,
+    has_module,
+)
+from cram_jax.backbones.stages import Stage, Step
 from cram_jax.geometry.batched import with_rank
 from cram_jax.heads.classifier import Classifier
 from cram_jax.numerics import Dtype
@@ -28,8 +39,8 @@ class ConvNeXtBlock(nn.Module):
 
     Attributes:
       layer_scale: initial value of the learned scale of each channel.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     layer_scale: float = 1e-6
@@ -68,8 +79,8 @@ class ConvNeXt(nn.Module):
       widths: channels of each stage.
       axis_name: unused; nothing is averaged over a batch.
       freeze_norm: unused; there are no statistics to freeze.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     num_classes: int
@@ -96,6 +107,18 @@ class ConvNeXt(nn.Module):
             self.num_classes, norm_epsilon=EPSILON, param_dtype=self.param_dtype
         )
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Strided steps, channels and modules of each map."""
+        return tuple(
+            Stage(
+                steps=(Step(2, 2, 0) if stage > 1 else Step(4, 4, 0),),
+                channels=width,
+                modules=(f"stage{stage}", f"attention{stage}"),
+            )
+            for stage, width in enumerate(self.widths, start=1)
+        )
+
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Classifies.
 
@@ -119,8 +142,7 @@ class ConvNeXt(nn.Module):
     ) -> tuple[jax.Array, ...]:
         """The map after each stage (and its attention), shallow to deep."""
         image_checks.check_images(images)
-        steps = [(4, 4, 0)] + [(2, 2, 0)] * (len(self.depths) - 1)
-        image_checks.check_sides("ConvNeXt", images, image_checks.least_side(steps))
+        image_checks.check_sides("ConvNeXt", images, self.stages)
         image_checks.check_channels(self, images, "stem_conv")
         settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = functools.partial(
@@ -143,3 +165,59 @@ class ConvNeXt(nn.Module):
                 features = layer(features, train=train)
             maps.append(features)
         return tuple(maps)
+
+
+def torchvision_name(path: Path, modules: Collection[Path]) -> str:
+    """Torchvision's names of a ConvNeXt's leaves."""
+    del modules
+    *module, leaf = path
+    if module[0] == "head":
+        name = {"norm": "classifier.0", "dense": "classifier.2"}[module[1]]
+    elif module[0].startswith("stem"):
+        name = f"features.0.{0 if module[0] == 'stem_conv' else 1}"
+    elif found := re.fullmatch(r"shrink(\d+)_(norm|conv)", module[0]):
+        part = 0 if found[2] == "norm" else 1
+        name = f"features.{2 * int(found[1]) - 2}.{part}"
+    else:
+        stage, index = module[0].removeprefix("stage").split("_")
+        block = f"features.{2 * int(stage) - 1}.{index}"
+        if leaf == "layer_scale":
+            return f"{block}.layer_scale"
+        order = {"depthwise": 0, "norm": 2, "expand": 3, "project": 5}
+        name = f"{block}.block.{order[module[1]]}"
+    return f"{name}.{TORCH_LEAVES[leaf]}"
+
+
+def timm_name(path: Path, modules: Collection[Path]) -> str:
+    """Timm's names of a ConvNeXt's leaves."""
+    del modules
+    *module, leaf = path
+    if module[0] == "head":
+        name = {"norm": "head.norm", "dense": "head.fc"}[module[1]]
+    elif module[0].startswith("stem"):
+        name = f"stem.{0 if module[0] == 'stem_conv' else 1}"
+    elif found := re.fullmatch(r"shrink(\d+)_(norm|conv)", module[0]):
+        part = 0 if found[2] == "norm" else 1
+        name = f"stages.{int(found[1]) - 1}.downsample.{part}"
+    else:
+        stage, index = module[0].removeprefix("stage").split("_")
+        block = f"stages.{int(stage) - 1}.blocks.{index}"
+        if leaf == "layer_scale":
+            return f"{block}.gamma"
+        parts = {
+            "depthwise": "conv_dw",
+            "norm": "norm",
+            "expand": "mlp.fc1",
+            "project": "mlp.fc2",
+        }
+        name = f"{block}.{parts[module[1]]}"
+    return f"{name}.{TORCH_LEAVES[leaf]}"
+
+
+NETWORKS = {"convnext-tiny": ConvNeXt}
+PUBLISHED = {"convnext-tiny": Published(Preprocessing(crop=224 / 236))}
+_IS_OURS = has_module("stem_conv")
+NAMINGS = (
+    Naming(_IS_OURS, "features.0.0.weight", torchvision_name, ("classifier.",)),
+    Naming(_IS_OURS, "stem.0.weight", timm_name, ("head.",)),
+)

@@ -18,6 +18,13 @@ import jax
 
 from cram_jax.backbones.blocks import round_channels
 from cram_jax.backbones.inverted import BlockSpec, InvertedResidualNet
+from cram_jax.backbones.inverted_names import (
+    is_efficientnet,
+    lite_name,
+    timm_name,
+    torchvision_name,
+)
+from cram_jax.backbones.published import Naming, Preprocessing, Published
 
 # Rows: kernel, strides, expansion, channels, repeats.
 _ROWS = (
@@ -71,8 +78,40 @@ def _network(width: float, depth: float, *, lite: bool) -> functools.partial:
     )
 
 
-EFFICIENTNETS = {
+def _torchvision(size: int, resized: int) -> Published:
+    """Torchvision's first ImageNet weights."""
+    return Published(
+        Preprocessing(interpolation="bicubic", size=size, crop=size / resized)
+    )
+
+
+def _lite(size: int) -> Published:
+    """TensorFlow's, from which those of the packages were converted.
+
+    The images are prepared as in its `efficientnet_lite_builder`.
+    """
+    mean, std = 127 / 255, 128 / 255
+    channels = (mean, mean, mean), (std, std, std)
+    return Published(
+        Preprocessing(*channels, "bicubic", size, size / (size + 32)), packaged=True
+    )
+
+
+NETWORKS = {
     f"efficientnet-{kind}{size}": _network(*scale, lite=kind == "lite")
     for kind in ("b", "lite")
     for size, scale in enumerate(_SCALES)
 }
+PUBLISHED = {
+    "efficientnet-b0": _torchvision(224, 256),
+    "efficientnet-b1": _torchvision(240, 256),
+    "efficientnet-b2": _torchvision(288, 288),
+    "efficientnet-lite0": _lite(224),
+    "efficientnet-lite1": _lite(240),
+    "efficientnet-lite2": _lite(260),
+}
+NAMINGS = (
+    Naming(is_efficientnet, "features.0.0.weight", torchvision_name, ("classifier.",)),
+    Naming(is_efficientnet, "conv_stem.weight", timm_name, ("classifier.",)),
+    Naming(is_efficientnet, "_conv_stem.weight", lite_name, ("_fc.",)),
+)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cram_jax.backbones.stages import Stage
 from cram_jax.checks import check_made_for
 
 
@@ -34,12 +35,13 @@ def check_images(images: jax.Array) -> None:
         )
 
 
-def check_sides(name: str, images: jax.Array, least: int) -> None:
+def check_sides(name: str, images: jax.Array, stages: Sequence[Stage]) -> None:
     """Refuses images of which nothing is left on the way through the network.
 
     Raises:
-      ValueError: if a side has fewer than `least` pixels.
+      ValueError: if a side has too few pixels for the stages that the network declares.
     """
+    least = least_side(stages)
     if min(images.shape[-3:-1]) < least:
         raise ValueError(
             f"{name} needs images of at least {least} pixels a side, or its last map is"
@@ -47,15 +49,13 @@ def check_sides(name: str, images: jax.Array, least: int) -> None:
         )
 
 
-def least_side(steps: Sequence[tuple[int, int, int]]) -> int:
-    """The smallest side of which convolutions leave a pixel.
-
-    Args:
-      steps: kernel, stride and padding on each side of every convolution, in order.
-    """
+def least_side(stages: Sequence[Stage]) -> int:
+    """The smallest side of which the strided steps of all stages leave a pixel."""
+    steps = [step for stage in stages for step in stage.steps]
     side = 1
-    for kernel, stride, margin in reversed(steps):
-        side = max(1, (side - 1) * stride + kernel - 2 * margin)
+    for step in reversed(steps):
+        seen = 1 if step.padding == "same" else step.kernel - 2 * step.padding
+        side = max(1, (side - 1) * step.stride + seen)
     return side
 
 

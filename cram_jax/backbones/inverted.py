@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.backbones import blocks, image_checks
+from cram_jax.backbones.stages import Stage, Step
 from cram_jax.heads.classifier import Classifier, pool_globally
 from cram_jax.numerics import Dtype
 
@@ -42,8 +43,8 @@ class Squeeze(nn.Module):
       hidden: hidden units.
       activation: between the two dense layers.
       gate: makes the factors.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     hidden: int
@@ -115,17 +116,17 @@ class InvertedResidualNet(nn.Module):
       groups: blocks by groups, which only their names tell.
       last_width: channels of the last convolution.
       hidden: units of the classifier's hidden layer, 0 for none.
-      activation: of stem, last convolution and hidden layer.
+      activation: the nonlinearity after stem, last convolution and hidden layer.
       squeeze_activation: inside squeeze-and-excite.
       squeeze_gate: at the end of squeeze-and-excite.
       same_padding: TensorFlow's padding instead of torch's.
-      momentum: of BatchNorm's running statistics (1 minus torch's).
-      epsilon: of BatchNorm.
+      momentum: BatchNorm's, for its running statistics (1 minus torch's).
+      epsilon: BatchNorm's, added to the variance.
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
       freeze_norm: BatchNorm uses its running statistics in training too (that of the
         attention layers does not): for weights trained elsewhere, and small batches.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     num_classes: int
@@ -148,12 +149,33 @@ class InvertedResidualNet(nn.Module):
 
     def setup(self):
         """Makes the head; the stages are made where they are used."""
-        strides = sum(spec.strides > 1 for group in self.groups for spec in group)
         image_checks.check_attention_stages(
-            self.attention, self.attention_stages, strides + 2
+            self.attention, self.attention_stages, len(self.stages)
         )
         self.head = Classifier(
             self.num_classes, self.hidden, self.activation, param_dtype=self.param_dtype
+        )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Strided steps, channels and modules of each map."""
+
+        def step(kernel: int, stride: int) -> tuple[Step, ...]:
+            padding = "same" if self.same_padding else (kernel - 1) // 2
+            return (Step(kernel, stride, padding),)
+
+        found = [(step(3, 2), self.stem_width, ["stem"])]
+        for group, specs in enumerate(self.groups):
+            for index, spec in enumerate(specs):
+                if spec.strides > 1:
+                    found.append((step(spec.kernel, spec.strides), 0, []))
+                steps, _, modules = found[-1]
+                modules = [*modules, f"block{group}_{index}"]
+                found[-1] = (steps, spec.features, modules)
+        found.append(((), self.last_width, ["last"]))
+        return tuple(
+            Stage(steps, channels, (*modules, f"attention{stage}"))
+            for stage, (steps, channels, modules) in enumerate(found, start=1)
         )
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:

@@ -7,47 +7,91 @@ from typing import Any
 
 import jax
 
-from cram_jax.backbones import torch_names
+from cram_jax.backbones.published import Naming, Path, own_name
+from cram_jax.backbones.registry import NAMINGS
 from cram_jax.backbones.weight_files import State
 
 Tree = Mapping[str, Any]
-Path = tuple[str, ...]
+COLLECTIONS = ("params", "batch_stats")
 
 
-def leaves_of(variables: Tree) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Path without the collection, and leaf, of parameters and statistics."""
-    kept = {
-        key: variables[key] for key in ("params", "batch_stats") if key in variables
-    }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(kept):
-        yield tuple(str(entry.key) for entry in path[1:]), leaf
+def leaves_of(variables: Tree) -> Iterator[tuple[Path, Any]]:
+    """Path without the collection, and leaf, of parameters, then of statistics."""
+    for key in COLLECTIONS:
+        tree = variables.get(key, {})
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            yield tuple(str(entry.key) for entry in path), leaf
 
 
-def is_attention(path: tuple[str, ...]) -> bool:
+def is_attention(path: Path) -> bool:
     """Whether a leaf belongs to an attention layer, which no published file has."""
     return any(part.startswith("attention") for part in path)
 
 
-def namings(modules: set[tuple[str, ...]]) -> tuple[tuple[str, Any], ...]:
-    """The styles of the family that the modules give away (see `STYLES`).
+def modules_of(variables: Tree) -> set[Path]:
+    """The paths of all modules that have leaves, attention layers aside."""
+    return {path[:-1] for path, _ in leaves_of(variables) if not is_attention(path)}
+
+
+def subtree(variables: Tree, at: str) -> dict[str, Any]:
+    """The variables of the module at a path, "/" between names.
 
     Raises:
-      ValueError: for modules of no backbone of this package.
+      ValueError: if there is no such module, with those there are.
     """
-    for module, styles in torch_names.STYLES.items():
-        if any(path[0] == module for path in modules):
-            return styles
+    found = {}
+    for key in COLLECTIONS:
+        inner: Any = variables.get(key)
+        for name in filter(None, at.split("/")):
+            inner = inner.get(name) if isinstance(inner, Mapping) else None
+        if isinstance(inner, Mapping):
+            found[key] = inner
+    if not found:
+        raise ValueError(
+            f"There is no module {at!r} in the variables; at the top they have"
+            f" {', '.join(variables.get('params', {})) or 'none'}."
+        )
+    return found
+
+
+def place_of(variables: Tree) -> str:
+    """The path of the one backbone in the variables; "" where they are its own.
+
+    Raises:
+      ValueError: if no module, or more than one, has the modules of a backbone.
+    """
+    found = list(_places(variables))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"There are several backbones in these variables, at {' and '.join(found)};"
+            f" say which one by at={found[0]!r}."
+        )
+    names = sorted({path[0] for path in modules_of(variables) if path})
     raise ValueError(
         "These variables belong to no backbone of cram_jax; their modules are"
-        f" {sorted({path[0] for path in modules})}."
+        f" {names}. For a network of your own, say what the file calls its leaves by"
+        " naming=cram_jax.backbones.published.Naming(...)."
     )
 
 
-def names_in(variables: Tree, naming: torch_names.Naming) -> dict[Path, str]:
+def _places(variables: Tree, path: str = "") -> Iterator[str]:
+    modules = modules_of(variables)
+    if any(naming.fits(modules) for naming in NAMINGS):
+        yield path
+        return
+    for name in dict.fromkeys(n for key in COLLECTIONS for n in variables.get(key, {})):
+        inner = {key: variables.get(key, {}).get(name, {}) for key in COLLECTIONS}
+        if all(isinstance(tree, Mapping) for tree in inner.values()):
+            yield from _places(inner, f"{path}/{name}".lstrip("/"))
+
+
+def names_in(variables: Tree, naming: Naming) -> dict[Path, str]:
     """For each of our leaves its name in the file; attention layers keep ours."""
-    backbone = {path[:-1] for path, _ in leaves_of(variables) if not is_attention(path)}
+    modules = modules_of(variables)
     return {
-        path: (torch_names.own if is_attention(path) else naming)(path, backbone)
+        path: (own_name if is_attention(path) else naming.name)(path, modules)
         for path, _ in leaves_of(variables)
     }
 
@@ -63,24 +107,18 @@ def _prefixes(state: State, key: str) -> list[str]:
 
 
 def match(
-    variables: Tree, state: State
-) -> tuple[torch_names.Naming, State, tuple[str, ...]]:
+    variables: Tree, state: State, styles: tuple[Naming, ...]
+) -> tuple[Naming, State, tuple[str, ...]]:
     """The naming that fits the file, its arrays without a prefix, and names outside.
 
     Raises:
       ValueError: if no naming fits, or two networks in the file would.
     """
-    styles = namings({p[:-1] for p, _ in leaves_of(variables) if not is_attention(p)})
-    for key, naming in styles:
-        if key in state:
+    for naming in styles:
+        if naming.key in state:
             return naming, state, ()
-    for key, naming in styles:
-        names = set(names_in(variables, naming).values())
-        fitting = {}
-        for prefix in _prefixes(state, key):
-            inside = {n.removeprefix(prefix): n for n in state if n.startswith(prefix)}
-            if len(names & set(inside)) > len(names) / 2:
-                fitting[prefix] = {name: state[n] for name, n in inside.items()}
+    for naming in styles:
+        fitting = _under_prefixes(state, naming, names_in(variables, naming))
         if len(fitting) > 1:
             raise ValueError(
                 "The file holds several networks that fit, under"
@@ -89,9 +127,21 @@ def match(
         for prefix, inside in fitting.items():
             outside = tuple(name for name in state if not name.startswith(prefix))
             return naming, inside, outside
-    ours = ", ".join(list(names_in(variables, styles[0][1]).values())[:5])
+    ours = ", ".join(list(names_in(variables, styles[0]).values())[:5])
     raise ValueError(
         "The file's names fit none of the known styles of this backbone: none of"
-        f" {[key for key, _ in styles]} is there; the first names are"
+        f" {[naming.key for naming in styles]} is there; the first names are"
         f" {', '.join(list(state)[:5]) or 'none'}, where {ours} were expected."
     )
+
+
+def _under_prefixes(
+    state: State, naming: Naming, names: Mapping[Path, str]
+) -> dict[str, State]:
+    """By prefix, the arrays behind it, where most of our names are among them."""
+    fitting, wanted = {}, set(names.values())
+    for prefix in _prefixes(state, naming.key):
+        inside = {n.removeprefix(prefix): n for n in state if n.startswith(prefix)}
+        if len(wanted & set(inside)) > len(wanted) / 2:
+            fitting[prefix] = {name: state[n] for name, n in inside.items()}
+    return fitting

@@ -8,6 +8,12 @@ import flax.linen as nn
 
 from cram_jax.backbones.blocks import round_channels
 from cram_jax.backbones.inverted import BlockSpec, InvertedResidualNet
+from cram_jax.backbones.inverted_names import (
+    is_mobilenet,
+    timm_name,
+    torchvision_name,
+)
+from cram_jax.backbones.published import Naming, Published
 
 # Rows: kernel, expanded, features, squeeze-and-excite, hard swish, strides.
 _LARGE = (
@@ -57,7 +63,12 @@ def _network(table, *, last_width: int, hidden: int) -> functools.partial:
     )
 
 
-MOBILENETS = {
+NETWORKS = {
     "mobilenetv3-small": _network(_SMALL, last_width=576, hidden=1024),
     "mobilenetv3-large": _network(_LARGE, last_width=960, hidden=1280),
 }
+PUBLISHED = {name: Published() for name in NETWORKS}
+NAMINGS = (
+    Naming(is_mobilenet, "features.0.0.weight", torchvision_name, ("classifier.",)),
+    Naming(is_mobilenet, "conv_stem.weight", timm_name, ("conv_head.", "classifier.")),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import Literal
 
 import flax.linen as nn
@@ -11,6 +12,14 @@ import jax.numpy as jnp
 
 from cram_jax.attention.gate import follow_views
 from cram_jax.backbones import blocks, image_checks
+from cram_jax.backbones.published import (
+    TORCH_LEAVES,
+    Naming,
+    Path,
+    Published,
+    has_module,
+)
+from cram_jax.backbones.stages import Stage, Step
 from cram_jax.heads.classifier import Classifier
 from cram_jax.numerics import Dtype
 
@@ -33,8 +42,8 @@ class ResidualBlock(nn.Module):
         squeeze-and-excite sit, or None.
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
       freeze_norm: BatchNorm uses its running statistics in training too.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     width: int
@@ -102,8 +111,8 @@ class ResNet(nn.Module):
       axis_name: pmap axis over which to average BatchNorm's statistics, or None.
       freeze_norm: BatchNorm uses its running statistics in training too (that of the
         attention layers does not): for weights trained elsewhere, and small batches.
-      dtype: of the computation (default: that of input and parameters).
-      param_dtype: of the parameters.
+      dtype: the computation's dtype (default: that of input and parameters).
+      param_dtype: the parameters' dtype.
     """
 
     num_classes: int
@@ -126,6 +135,20 @@ class ResNet(nn.Module):
             self.attention, self.attention_stages, len(self.depths)
         )
         self.head = Classifier(self.num_classes, param_dtype=self.param_dtype)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Strided steps, channels and modules of each map."""
+        stem = (Step(7, 2, 3), Step(3, 2, 1)) if self.stem == "imagenet" else ()
+        widening = 4 if self.bottleneck else 1
+        return tuple(
+            Stage(
+                steps=(Step(3, 2, 1),) if stage > 1 else stem,
+                channels=64 * 2 ** (stage - 1) * widening,
+                modules=(f"layer{stage}", f"attention{stage}"),
+            )
+            for stage in range(1, len(self.depths) + 1)
+        )
 
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Classifies.
@@ -191,3 +214,37 @@ class ResNet(nn.Module):
         if not imagenet:
             return features
         return blocks.max_pool(features, window=3, strides=2)
+
+
+def torch_name(path: Path, modules: Collection[Path]) -> str:
+    """Torchvision's and timm's names of a ResNet's leaves."""
+    del modules
+    *module, leaf = path
+    if module[0] == "head":
+        name = "fc"
+    elif module[0] == "stem":
+        name = "conv1" if module[1] == "conv" else "bn1"
+    else:
+        block = module[0].replace("_", ".")
+        conv, part = module[1], module[2]
+        if conv == "downsample":
+            name = f"{block}.downsample.{0 if part == 'conv' else 1}"
+        else:
+            name = f"{block}.{conv if part == 'conv' else conv.replace('conv', 'bn')}"
+    return f"{name}.{TORCH_LEAVES[leaf]}"
+
+
+_LARGE = {
+    "resnet18": functools.partial(ResNet, depths=(2, 2, 2, 2)),
+    "resnet34": functools.partial(ResNet, depths=(3, 4, 6, 3)),
+    "resnet50": functools.partial(ResNet, depths=(3, 4, 6, 3), bottleneck=True),
+    "resnet101": functools.partial(ResNet, depths=(3, 4, 23, 3), bottleneck=True),
+}
+# For images of 32 to 64 pixels: the stem neither strides nor pools.
+_SMALL = {
+    f"{name}-small": functools.partial(network, stem="small")
+    for name, network in _LARGE.items()
+}
+NETWORKS = _LARGE | _SMALL
+PUBLISHED = {name: Published() for name in _LARGE}
+NAMINGS = (Naming(has_module("layer1_0"), "conv1.weight", torch_name, ("fc.",)),)

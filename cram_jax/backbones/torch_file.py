@@ -128,7 +128,7 @@ def read_torch_file(path: str | pathlib.Path) -> Any:
     """What a file of `torch.save` holds, its tensors as numpy arrays.
 
     Args:
-      path: of the file, in the zip format or the legacy one.
+      path: the file's place; in the zip format or the legacy one.
 
     Returns:
       Dicts, lists, numbers and strings as they are in the file.

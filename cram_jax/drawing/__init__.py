@@ -1,4 +1,7 @@
-"""Rectangles and masks drawn on images; needs Pillow (the extra `viz`)."""
+"""Rectangles and masks drawn on images; needs Pillow (the extra `viz`).
+
+Files, each built on those before it: fonts, images, overlays.
+"""
 
 from cram_jax.drawing.images import image_grid
 from cram_jax.drawing.overlays import (

@@ -122,6 +122,16 @@ def image_grid(
             f"{len(images)} images."
         )
     pictures = [enlarged(as_picture(image), upscale) for image in images]
+    return _sheet(pictures, columns, captions, padding)
+
+
+def _sheet(
+    pictures: list[np.ndarray],
+    columns: int,
+    captions: Sequence[str] | None,
+    padding: int,
+) -> np.ndarray:
+    """The pictures on white, uint8 `[height, width, 3]`."""
     cell = np.max([picture.shape[:2] for picture in pictures], axis=0)
     step_y = int(cell[0]) + padding + (0 if captions is None else 16)
     step_x = int(cell[1]) + padding

@@ -48,8 +48,8 @@ def rectangle_pixel_corners(
       width: columns of the image.
 
     Returns:
-      float64 `[..., 4, 2]` as (x, y), in order round the rectangle. The outer corner
-      of the image's first pixel is (0, 0), its centre (0.5, 0.5).
+      float64 `[..., 4, 2]` as (x, y), in order round the rectangle. The first pixel
+      has its outer corner at (0, 0), its centre at (0.5, 0.5).
     """
     corners = np.asarray(rectangle_corners(rectangle), np.float64)
     extents = np.array(map_extents(height, width))
@@ -76,7 +76,7 @@ def draw_rectangles(
       rectangles: one rectangle or a batch `[n]`.
       color: one colour (a name, "#rrggbb", or three integers up to 255), or a
         sequence of them, used in turn.
-      width: of the lines, in pixels of the result.
+      width: thickness of the lines, in pixels of the result.
       labels: a short text for each rectangle, written at its topmost corner.
       upscale: whole factor by which the image is enlarged first.
 
@@ -115,8 +115,8 @@ def overlay_mask(
       image: `[H, W]`, `[H, W, 1]` or `[H, W, 3]`, uint8 or floating in [0, 1].
       mask: `[h, w]` in [0, 1], boolean or floating, of any size: it is stretched
         over the image, bilinearly.
-      color: of the tint; see `draw_rectangles`.
-      opacity: of the tint where the mask is 1.
+      color: the tint's colour; see `draw_rectangles`.
+      opacity: the tint's, where the mask is 1.
       outside: tint where the mask is low instead; with black, the spotlight.
       upscale: whole factor by which the image is enlarged first.
 

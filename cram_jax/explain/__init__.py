@@ -1,4 +1,7 @@
-"""Where a trained network saw its class, asked from outside the network."""
+"""Where a trained network saw its class, asked from outside the network.
+
+Files, each built on those before it: cam, gradients.
+"""
 
 from cram_jax.explain.cam import (
     ClassMaps,

@@ -85,11 +85,11 @@ def map_on_pixels(
 
     Args:
       maps: one for each image.
-      height: of the image in pixels.
-      width: of the image in pixels.
+      height: the image's height in pixels.
+      width: the image's width in pixels.
       grids: where the layer looks along y and x, by
-        `cram_jax.backbones.alignment.stage_grids`. None spreads the map evenly:
-        pixel i of n is centred at `(i + 0.5) / n` of the side, as in
+        `cram_jax.backbones.alignment.stage_grids`. None spreads the map evenly: pixel
+        i of n is centred at the share `(i + 0.5) / n` of the side, see
         `cram_jax.geometry.coordinates`.
     """
     if grids is not None:
@@ -115,11 +115,11 @@ def class_activation_maps(
     Args:
       network: whose method `features(images)` gives the map of every stage, the last of
         which its submodule `head` pools and classifies.
-      variables: of the network.
+      variables: the network's.
       images: `[B, H, W, C]`, as the network takes them.
       classes: int `[B]`, or one for all images; None takes the predicted class.
-      spread: "network" puts each value where the layer looks (known for the backbones
-        of this package, "even" for others), "even" spreads the map evenly. See
+      spread: "network" puts each value where the layer looks, as networks that declare
+        their `stages` tell ("even" for others); "even" spreads the map evenly. See
         `map_on_pixels`.
 
     Returns:

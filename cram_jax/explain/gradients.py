@@ -1,9 +1,9 @@
 """Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391), for any linen network.
 
 The weight of a channel is the mean over positions of the gradient of the class's logit
-to it, whatever follows; in the weighted sum what is negative becomes 0. At the last map
-of a network that ends in global average pooling and a dense layer this is the positive
-part of the class activation map, up to a factor (their section 3.1).
+to it, whatever follows; in the weighted sum what is negative becomes 0. In a network
+that ends in global average pooling and a dense layer, at the last map, this is the
+positive part of the class activation map, up to a factor (their section 3.1).
 
 The gradient to a map inside a network is that to a nudge added to it: a flax
 interceptor adds it at the output of a module, so the network need not be written for
@@ -40,7 +40,7 @@ def gradient_map(maps: jax.Array, gradients: jax.Array) -> jax.Array:
 
     Args:
       maps: `[..., H, W, C]`.
-      gradients: of the class's logit to the maps, the same shape.
+      gradients: the derivatives of the class's logit to the maps, of the same shape.
 
     Returns:
       `[..., H, W]`, not negative, float32 or better.
@@ -64,7 +64,7 @@ def grad_cam(
     Args:
       network: any linen network with logits `[B, classes]`; for a `stage`, its method
         `features(images)` gives the map of every stage.
-      variables: of the network, which is applied as in evaluation.
+      variables: the network's, which is applied as in evaluation.
       images: `[B, H, W, C]`, as the network takes them.
       classes: int `[B]`, or one for all images; None takes the predicted class.
       stage: counted from 1, behind its attention layer if it has one; None is the last.
@@ -76,11 +76,10 @@ def grad_cam(
       The maps; `raw` is not negative.
 
     Raises:
-      ValueError: for wrong shapes, an unknown stage, layer or spread, classes that are
-        no integers or not there.
+      ValueError: for wrong shapes, and a stage, layer, spread or class that is none.
     """
     check_images(images, spread)
-    if layer is not None and stage is not None:
+    if None not in (stage, layer):
         raise ValueError(
             f"Give a stage or a layer, not both; got stage={stage}, layer={layer!r}."
         )
@@ -93,12 +92,7 @@ def grad_cam(
         tap = _Tap(layer, nudge)
         with nn.intercept_methods(tap):
             logits = network.apply(variables, images)
-        if tap.output is None:
-            raise ValueError(
-                f"{type(network).__name__} has no module {layer!r}; its modules are"
-                f" {', '.join(sorted(tap.paths - {''}))}."
-            )
-        return logits, tap.output
+        return logits, tap.found_in(network)
 
     return _grad_cam(nudged, images, classes, grids)
 
@@ -156,6 +150,19 @@ class _Tap:
             )
         self.output = output
         return output if self.nudge is None else output + self.nudge
+
+    def found_in(self, network: nn.Module) -> jax.Array:
+        """What was kept.
+
+        Raises:
+          ValueError: if the network has no such module.
+        """
+        if self.output is None:
+            raise ValueError(
+                f"{type(network).__name__} has no module {self.layer!r}; its modules"
+                f" are {', '.join(sorted(self.paths - {''}))}."
+            )
+        return self.output
 
 
 class _Outputs:

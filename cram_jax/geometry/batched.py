@@ -70,9 +70,9 @@ def number_fields(what: str, values: dict[str, Any]) -> dict[str, jax.Array]:
       ValueError: for what is no number: a bool, a string, None.
     """
     for name, value in values.items():
-        array = value if hasattr(value, "dtype") else known(value)
-        kinds = (jnp.floating, jnp.integer)
-        if array is None or not any(jnp.issubdtype(array.dtype, k) for k in kinds):
+        kind: Any = getattr(value, "dtype", None)
+        kind = getattr(known(value), "dtype", None) if kind is None else kind
+        if not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
             raise ValueError(
                 f"A {what} is made of numbers, got {name}={value!r}; pass numbers or"
                 " arrays of them."

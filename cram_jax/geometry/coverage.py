@@ -41,8 +41,8 @@ def rectangle_pixel_area(
 
     Args:
       rectangle: `[...]`, in coordinates of the network's input.
-      height: of the network's input, in pixels.
-      width: of the network's input, in pixels.
+      height: rows of the network's input, in pixels.
+      width: columns of the network's input, in pixels.
       crop: see `rectangle_polygon`.
       picture: (height, width) of the photograph; None counts what lies in the crop.
 
@@ -96,8 +96,8 @@ def is_wider_than_picture(
 ) -> jax.Array:
     """Whether the rectangle's box is wider or higher than the photograph, bool `[...]`.
 
-    Such a rectangle points at nothing in that direction. Arguments and errors are those
-    of `rectangle_pixel_area`.
+    Such a rectangle points at nothing in that direction. Arguments and errors are as in
+    `rectangle_pixel_area`.
     """
     box = rectangle_pixel_box(rectangle, height, width, crop=crop)
     _, size = corner_and_size(box)

@@ -83,8 +83,8 @@ def pixels_of_points(
 
     Args:
       points: `[..., 2]` as (x, y).
-      height: of the network's input, in pixels.
-      width: of the network's input, in pixels.
+      height: rows of the network's input, in pixels.
+      width: columns of the network's input, in pixels.
       crop: (left, top, right, bottom) `[..., 4]` of the photograph that the input
         shows; None where the input is the photograph. Batch axes broadcast.
 
@@ -117,8 +117,8 @@ def rectangle_polygon(
 
     Args:
       rectangle: `[...]`, in coordinates of the network's input.
-      height: of the network's input, in pixels.
-      width: of the network's input, in pixels.
+      height: rows of the network's input, in pixels.
+      width: columns of the network's input, in pixels.
       crop: see `pixels_of_points`; `[..., 4]` of the same batch axes.
 
     Returns:
@@ -143,8 +143,8 @@ def rectangle_pixel_box(
 
     Args:
       rectangle: `[...]`, in coordinates of the network's input.
-      height: of the network's input, in pixels.
-      width: of the network's input, in pixels.
+      height: rows of the network's input, in pixels.
+      width: columns of the network's input, in pixels.
       crop: see `rectangle_polygon`.
       picture: (height, width) of the photograph to cut the box at its edges; None
         leaves it as it is. A rectangle beside the photograph gives a box of no area.
@@ -171,8 +171,8 @@ def rectangle_from_pixel_box(
 
     Args:
       box: (left, top, right, bottom) `[..., 4]` in pixels of the photograph.
-      height: of the network's input, in pixels.
-      width: of the network's input, in pixels.
+      height: rows of the network's input, in pixels.
+      width: columns of the network's input, in pixels.
       crop: see `rectangle_polygon`.
 
     Returns:

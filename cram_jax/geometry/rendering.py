@@ -62,9 +62,9 @@ def _with_sharpness(
 ) -> tuple[Rectangle, jax.Array]:
     """Both in the rectangle's precision, with as many batch axes."""
     rectangle = precise(rectangle)
-    scale = jnp.asarray(sharpness, rectangle.center_x.dtype)
-    rectangle, scale = align(rectangle=(rectangle, 0), sharpness=(scale, 0))
-    return rectangle, scale
+    edges = jnp.asarray(sharpness, rectangle.center_x.dtype)
+    rectangle, edges = align(rectangle=(rectangle, 0), sharpness=(edges, 0))
+    return rectangle, edges
 
 
 def render_mask(

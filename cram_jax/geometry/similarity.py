@@ -130,7 +130,7 @@ def sample_similarity(
 
     Args:
       key: a PRNG key.
-      shape: of the batch.
+      shape: the batch's axes.
       max_angle: angles are uniform in [-max_angle, max_angle], radians.
       max_scale: at least 1; the logarithm of the scale is uniform between those of
         1 / max_scale and max_scale.
@@ -170,14 +170,14 @@ def transform_points(similarity: Similarity, points: jax.typing.ArrayLike) -> ja
       ValueError: if the last axis of `points` does not have length 2, or batch axes do
         not fit together: one similarity for each row of `[B, N, 2]` is `[B, 1]`.
     """
-    places = at_least_float32(points)
-    if places.ndim == 0 or places.shape[-1] != 2:
+    given = at_least_float32(points)
+    if given.ndim == 0 or given.shape[-1] != 2:
         raise ValueError(
-            f"Points have (x, y) on their last axis, got shape {places.shape}."
+            f"Points have (x, y) on their last axis, got shape {given.shape}."
         )
-    similarity, places = align(similarity=(similarity, 0), points=(places, 1))
-    similarity, places = precise(similarity, places)
-    moved = transform_coordinates(similarity, places[..., 0], places[..., 1])
+    similarity, given = align(similarity=(similarity, 0), points=(given, 1))
+    similarity, given = precise(similarity, given)
+    moved = transform_coordinates(similarity, given[..., 0], given[..., 1])
     return jnp.stack(moved, axis=-1)
 
 

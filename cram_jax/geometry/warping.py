@@ -23,10 +23,7 @@ Neighbour = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def warp_image(
-    similarity: Similarity,
-    image: jax.typing.ArrayLike,
-    *,
-    fill: float | np.floating = 0.0,
+    similarity: Similarity, image: jax.typing.ArrayLike, *, fill: float = 0.0
 ) -> jax.Array:
     """Moves the content of images, by bilinear interpolation.
 
@@ -48,20 +45,10 @@ def warp_image(
       ValueError: if the image has fewer than three axes, or is not floating point, and
         if batch axes do not fit together.
     """
-    pixels = jnp.asarray(image)
-    if pixels.ndim < 3:
-        raise ValueError(
-            "An image to warp has the axes [..., H, W, C], got shape "
-            f"{pixels.shape}; add a channel axis to a mask."
-        )
-    if not jnp.issubdtype(pixels.dtype, jnp.floating):
-        raise ValueError(
-            f"An image to warp must be floating point, got {pixels.dtype}; scale it "
-            "first, for example image / 255."
-        )
-
+    images = jnp.asarray(image)
+    _check_image(images)
     check_number("fill", fill, np.isfinite, "be a finite number")
-    dtype = wide_dtype(*jax.tree.leaves(similarity), pixels)
+    dtype = wide_dtype(*jax.tree.leaves(similarity), images)
     similarity = jax.tree.map(lambda field: jnp.asarray(field, dtype), similarity)
     outside = jnp.asarray(fill, dtype)
 
@@ -74,13 +61,26 @@ def warp_image(
             moved += weight[..., None] * image[row, column].astype(dtype)
         return moved.astype(image.dtype)
 
-    similarity, pixels = align(similarity=(similarity, 0), image=(pixels, 3))
+    similarity, images = align(similarity=(similarity, 0), image=(images, 3))
     # Where the images are spread over a mesh, so are then the similarities.
-    like = jnp.zeros_like(pixels[..., 0, 0, 0], dtype)
+    like = jnp.zeros_like(images[..., 0, 0, 0], dtype)
     similarity = jax.tree.map(lambda field: field + like, similarity)
     signature = "(h,w,c),(),(),(),(),()->(h,w,c)"
     fields = jax.tree.leaves(similarity)
-    return jnp.vectorize(warp_one, signature=signature)(pixels, *fields)
+    return jnp.vectorize(warp_one, signature=signature)(images, *fields)
+
+
+def _check_image(image: jax.Array) -> None:
+    if image.ndim < 3:
+        raise ValueError(
+            "An image to warp has the axes [..., H, W, C], got shape "
+            f"{image.shape}; add a channel axis to a mask."
+        )
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(
+            f"An image to warp must be floating point, got {image.dtype}; scale it "
+            "first, for example image / 255."
+        )
 
 
 def inside_mask(similarity: Similarity, height: int, width: int) -> jax.Array:

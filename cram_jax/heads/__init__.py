@@ -1,1 +1,4 @@
-"""Modules from the maps of a backbone to an output."""
+"""Modules from the maps of a backbone to an output.
+
+Files, each built on those before it: classifier.
+"""

@@ -28,9 +28,9 @@ class Classifier(nn.Module):
     Attributes:
       num_classes: number of logits.
       hidden: units of a dense layer in between, 0 for none.
-      activation: of that layer.
-      norm_epsilon: of a LayerNorm after the pooling, or None for none.
-      param_dtype: of the parameters.
+      activation: the nonlinearity after that layer.
+      norm_epsilon: the epsilon of a LayerNorm after the pooling; None leaves it out.
+      param_dtype: the parameters' dtype.
     """
 
     num_classes: int

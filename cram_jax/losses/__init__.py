@@ -2,19 +2,20 @@
 
 Every loss is per example, or a sum and a weight. The mean of the whole batch is the sum
 over the weight, whoever adds them up: one device or many, all at once or in parts.
+
+Files, each built on those before it: alignment, relative_distances, equivariance,
+equivariance_scores, budget, prices, second_pass, outside.
 """
 
 from cram_jax.losses.budget import (
     area_price_loss,
     area_sums,
     area_target_loss,
-    ascended_price,
     mask_areas,
-    moving_area,
     ramped_weight,
-    target_price,
 )
 from cram_jax.losses.outside import apply_with_outside, ignorance_loss, outside_loss
+from cram_jax.losses.prices import ascended_price, moving_area, target_price
 
 __all__ = [
     "apply_with_outside",

@@ -19,8 +19,8 @@ def aligned(array: jax.Array, shape: tuple[int, ...], name: str) -> jax.Array:
 
     Args:
       array: `[B]` where `shape` is `[B, ...]`; a scalar; or of the rank of `shape`.
-      shape: of the rectangles.
-      name: of the values, for the error.
+      shape: the rectangles' shape.
+      name: what the error calls the values.
 
     Returns:
       The array with axes of size 1 behind, up to the rank of `shape`.

@@ -1,8 +1,8 @@
 """What a mask costs: a price of its area, or a target for the area of a batch.
 
 Labels alone never close a mask: a network classifies best with everything in view. So
-area must cost something. Lu et al. (GC-Net, ECCV 2020, arXiv 2007.09727) add the area
-of a rectangle to their loss, which is a *price*. Bai et al. (SAT, ICCV 2023) ask that
+area must cost something. Lu et al. (GC-Net, ECCV 2020, arXiv 2007.09727) add a
+rectangle's area to their loss, which is a *price*. Bai et al. (SAT, ICCV 2023) ask that
 the area of a whole batch meet a *target*, which leaves each image the area it needs;
 Fong et al. (extremal perturbations, ICCV 2019, arXiv 1910.08485) fix the area of every
 image. Verelst and Tuytelaars (DynConv, CVPR 2020, arXiv 1912.03203) anneal their bounds
@@ -16,9 +16,8 @@ over examples. `relu(mean area - target)^2` is not: the mean must be known first
 ways lead there. `area_target_loss` sums over the devices before the hinge, which is
 exact for a batch that is all there at once. Or a step uses a price that was fixed
 before it: `target_price` is the slope of that hinge at a measured area, so the price
-loss has the hinge's gradient where the areas agree; the area is measured along the way
-(`moving_area`). `ascended_price` (dual ascent) needs no weight: its price rises until
-the target is met. Prices live beside the parameters, carried from step to step.
+loss has the hinge's gradient where the areas agree; the area is measured along the way.
+See `cram_jax.losses.prices`.
 """
 
 from __future__ import annotations
@@ -35,11 +34,8 @@ __all__ = [
     "area_price_loss",
     "area_sums",
     "area_target_loss",
-    "ascended_price",
     "mask_areas",
-    "moving_area",
     "ramped_weight",
-    "target_price",
 ]
 
 ByLayer = Mapping[str, jax.Array]
@@ -76,7 +72,8 @@ def area_price_loss(areas: ByLayer, price: Number | Mapping[str, Number]) -> jax
 
     Args:
       areas: `[B]` by layer, see `mask_areas`.
-      price: of the whole map, one for all layers or one for each. Not differentiated.
+      price: what the whole map costs, one price for all layers or one for each; not
+        differentiated.
 
     Returns:
       `[B]`, per example.
@@ -161,68 +158,6 @@ def area_target_loss(
     return weight * jnp.mean(jnp.stack(excess)), weight
 
 
-def target_price(area: Number, target: Number) -> jax.Array:
-    """The slope of `relu(area - target)^2` in the area: `2 relu(area - target)`.
-
-    Args:
-      area: measured mean area, any shape.
-      target: area to come down to.
-
-    Returns:
-      The price, of the shape of both broadcast.
-    """
-    return 2 * jax.nn.relu(jnp.asarray(area) - target)
-
-
-def ascended_price(
-    price: Number,
-    area: Number,
-    target: Number,
-    *,
-    rate: Number,
-    highest: Number = jnp.inf,
-) -> jax.Array:
-    """The price after a step of dual ascent on `mean area <= target`.
-
-    The area swings round the target for a while, the longer the faster the price rises
-    beside what it moves.
-
-    Args:
-      price: so far; start from 0.
-      area: measured mean area.
-      target: area to come down to.
-      rate: by how much an excess of 1 raises the price; divide what should happen in
-        the whole training by the number of steps.
-      highest: limit of the price, for a target that cannot be met.
-
-    Returns:
-      `clip(price + rate * (area - target), 0, highest)`.
-    """
-    return jnp.clip(
-        jnp.asarray(price) + rate * (jnp.asarray(area) - target), 0, highest
-    )
-
-
-def moving_area(
-    average: Number, area_sum: Number, weight: Number, *, decay: Number = 0.9
-) -> jax.Array:
-    """The moving average of a batch-mean area after one more batch.
-
-    Args:
-      average: so far. Layers start open, so 1 is the average before the first step.
-      area_sum: sum of the areas over the whole batch, all devices and parts.
-      weight: sum of the examples' weights; 0 leaves the average as it is.
-      decay: share of the old average that stays, in [0, 1).
-
-    Returns:
-      The new average, without gradient.
-    """
-    some = jnp.asarray(weight) > 0
-    area = jnp.asarray(area_sum) / jnp.where(some, weight, 1.0)
-    new = decay * jnp.asarray(average) + (1 - decay) * area
-    return jax.lax.stop_gradient(jnp.where(some, new, average))
-
-
 def ramped_weight(
     weight: Number, step: Number, total_steps: int, *, start: float, ramp: float
 ) -> jax.Array:
@@ -231,7 +166,7 @@ def ramped_weight(
     Args:
       weight: the full value.
       step: steps done, may be traced.
-      total_steps: of the training, at least 1.
+      total_steps: all steps of the training, at least 1.
       start: share of the training that goes by before the rise, in [0, 1].
       ramp: share of the training that the rise takes, in [0, 1]; 0 is a jump.
 

@@ -2,8 +2,8 @@
 
 Two rectangles are compared: the one found in an image, moved by the similarity that
 moved the image, and the one found in the moved image. `equivariance_loss` trains a
-network to make them equal; `equivariance_iou` and `mask_equivariance_iou` measure how
-equal they are, the latter also for layers whose mask is no rectangle.
+network to make them equal; `cram_jax.losses.equivariance_scores` measures how equal
+they are.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from cram_jax.geometry.overlap import mask_iou, rotated_iou, visible_fraction
+from cram_jax.geometry.overlap import visible_fraction
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.similarity import Similarity, transform_rectangle
-from cram_jax.geometry.warping import inside_mask, warp_image
 from cram_jax.losses.alignment import aligned, common_shape, moves_of_images
 from cram_jax.losses.relative_distances import METRICS, pair_distance
 from cram_jax.numerics import at_least_float32
@@ -25,12 +24,9 @@ from cram_jax.numerics import at_least_float32
 __all__ = [
     "METRICS",
     "equivariance_distance",
-    "equivariance_iou",
     "equivariance_loss",
     "equivariance_terms",
-    "mask_equivariance_iou",
     "mean_of_terms",
-    "visible_fraction",
 ]
 
 
@@ -53,8 +49,8 @@ def equivariance_distance(
         difference of the two soft masks, summed, over the sum of their squares, which
         is at most 1.
       relative: measure in units of the rectangles' own size (see
-        `cram_jax.losses.relative_distances`), else in units of the map. The difference
-        of two angles and the value of masks have no unit.
+        `cram_jax.losses.relative_distances`), else in units of the map. Angles
+        and the values of masks have no unit.
 
     Returns:
       `[...]`, 0 where the rectangle moved exactly with the image.
@@ -85,27 +81,24 @@ def equivariance_loss(
     Args:
       rectangles: found in the images, `[B]` or `[B, ...]`, where several belong to one
         image; or one such batch per layer, by name, as `attended_rectangles` gives.
-      moved_rectangles: found in the moved images, of the same structure and shapes.
+      moved_rectangles: found in the moved images, in the same form.
       similarities: what moved each image, `[B]` (or the shape of the rectangles).
       metric: see `equivariance_distance`.
       relative: see `equivariance_distance`.
-      stop_gradient: the side that is a fixed target: the rectangle of the original
-        image, that of the moved image, or neither.
+      stop_gradient: the side whose rectangles are fixed targets, if any.
       min_inside: pairs count only if at least this fraction of the moved rectangle
         lies inside the frame (or of the frame inside the rectangle, if that is the
         larger one): the network cannot find what it cannot see.
-      extent_x: half the width of the frame, see `map_extents`.
+      extent_x: half the frame's width (see `map_extents`).
       extent_y: half its height.
-      weights: `[B]` (or the shape of the rectangles), 0 for images that do not count
-        (padding, which may hold anything), 1 for the others.
+      weights: like the similarities; 0 for padding, which may hold anything.
 
     Returns:
       A scalar: the weighted mean over the pairs that count, then over the layers; 0 if
       no pair counts.
 
     Raises:
-      ValueError: on an unknown metric or side, if the layers differ, or on shapes that
-        do not belong together.
+      ValueError: for an unknown metric or side, and layers or shapes that do not fit.
     """
     sums, counts = equivariance_terms(
         rectangles,
@@ -151,34 +144,48 @@ def equivariance_terms(
             f"Unknown side {stop_gradient!r} for stop_gradient; choose 'none', "
             "'original' or 'moved'."
         )
-    layers, moved_layers = _by_name(rectangles), _by_name(moved_rectangles)
-    if layers.keys() != moved_layers.keys() or not layers:
-        raise ValueError(
-            "The loss compares the same layers, at least one, on both sides; got "
-            f"{sorted(layers)} and {sorted(moved_layers)}."
-        )
+    layers, moved_layers = _same_layers(rectangles, moved_rectangles)
+    given = at_least_float32(jnp.asarray(1.0 if weights is None else weights))
     terms = []
     for name in layers:
         original, moved = layers[name], moved_layers[name]
         shape = common_shape(original, moved)
         moves = moves_of_images(similarities, shape)
-        given = at_least_float32(jnp.asarray(1.0 if weights is None else weights))
         expected = transform_rectangle(moves, original)
         # A rectangle that is not a number counts, so that it shows in the loss.
         unseen = visible_fraction(expected, extent_x, extent_y) < min_inside
         weight = jnp.where(unseen, 0.0, aligned(given, shape, "weights"))
-        weight = jax.lax.stop_gradient(weight)
-        distances = equivariance_distance(
-            _counted(_held(original, stop_gradient == "original"), weight),
-            _counted(_held(moved, stop_gradient == "moved"), weight),
-            moves,
-            metric=metric,
-            relative=relative,
+        original = _held(original, stop_gradient == "original")
+        moved = _held(moved, stop_gradient == "moved")
+        terms.append(
+            _layer_term(
+                original, moved, moves, weight, metric=metric, relative=relative
+            )
         )
-        distances = jnp.where(weight > 0, weight * distances, 0.0)
-        terms.append((jnp.sum(distances), jnp.sum(weight)))
     sums, counts = zip(*terms, strict=True)
     return jnp.stack(sums), jnp.stack(counts)
+
+
+def _layer_term(
+    original: Rectangle,
+    moved: Rectangle,
+    moves: Similarity,
+    weight: jax.Array,
+    *,
+    metric: str,
+    relative: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """The weighted sum of one layer's distances, and the sum of their weights."""
+    weight = jax.lax.stop_gradient(weight)
+    distances = equivariance_distance(
+        _counted(original, weight),
+        _counted(moved, weight),
+        moves,
+        metric=metric,
+        relative=relative,
+    )
+    distances = jnp.where(weight > 0, weight * distances, 0.0)
+    return jnp.sum(distances), jnp.sum(weight)
 
 
 def mean_of_terms(sums: jax.Array, weights: jax.Array) -> jax.Array:
@@ -196,45 +203,20 @@ def _counted(rectangle: Rectangle, weight: jax.Array) -> Rectangle:
     return jax.tree.map(lambda leaf: jnp.where(weight > 0, leaf, 0.5), rectangle)
 
 
+def _same_layers(
+    rectangles: Rectangle | Mapping[str, Rectangle],
+    moved_rectangles: Rectangle | Mapping[str, Rectangle],
+) -> tuple[Mapping[str, Rectangle], Mapping[str, Rectangle]]:
+    layers, moved_layers = _by_name(rectangles), _by_name(moved_rectangles)
+    if layers.keys() != moved_layers.keys() or not layers:
+        raise ValueError(
+            "The loss compares the same layers, at least one, on both sides; got "
+            f"{sorted(layers)} and {sorted(moved_layers)}."
+        )
+    return layers, moved_layers
+
+
 def _by_name(
     rectangles: Rectangle | Mapping[str, Rectangle],
 ) -> Mapping[str, Rectangle]:
     return {"": rectangles} if isinstance(rectangles, Rectangle) else rectangles
-
-
-def equivariance_iou(
-    rectangles: Rectangle, moved_rectangles: Rectangle, similarities: Similarity
-) -> jax.Array:
-    """Rotated IoU of moved rectangles with those found in the moved images.
-
-    Args:
-      rectangles: found in the images, `[...]`.
-      moved_rectangles: found in the moved images, `[...]`.
-      similarities: what moved the images, `[...]`.
-
-    Returns:
-      `[...]` in [0, 1]; 1 means perfect equivariance.
-    """
-    moves = moves_of_images(similarities, common_shape(rectangles, moved_rectangles))
-    return rotated_iou(transform_rectangle(moves, rectangles), moved_rectangles)
-
-
-def mask_equivariance_iou(
-    masks: jax.Array, moved_masks: jax.Array, similarities: Similarity
-) -> jax.Array:
-    """IoU of moved masks with those found in the moved images, for any mask.
-
-    Only what came from inside the image is compared.
-
-    Args:
-      masks: found in the images, `[..., H, W]`, floating point, in [0, 1].
-      moved_masks: found in the moved images, `[..., H, W]`.
-      similarities: what moved the images, `[...]`.
-
-    Returns:
-      `[...]` in [0, 1], by `mask_iou`.
-    """
-    moves = moves_of_images(similarities, masks.shape[:-2])
-    inside = inside_mask(moves, *masks.shape[-2:])
-    moved = warp_image(moves, masks[..., None])[..., 0]
-    return mask_iou(moved * inside, moved_masks * inside)

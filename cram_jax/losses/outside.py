@@ -6,8 +6,8 @@ through what it usually holds back: `1 - mask` in place of the mask (see
 uniform. Lu et al. (GC-Net, ECCV 2020, arXiv 2007.09727) train a rectangle so, by the
 entropy of the prediction from outside; Wu et al. (BAS, CVPR 2022) suppress the
 activation of the background behind a mask. Both need an area term beside them: the
-widest mask leaves nothing outside. A mask may also learn to *encode* the class instead
-of showing where it is (Jethani et al., REAL-X, arXiv 2103.01890); only a network
+widest mask leaves nothing outside. Instead of showing where the class is, a mask may
+also learn to *encode* it (Jethani et al., REAL-X, arXiv 2103.01890); only a network
 trained apart can tell.
 
 Only what lies behind a layer runs twice. Unless the mask alone is to learn from outside
@@ -21,6 +21,7 @@ those of the network without outside views.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,11 +84,10 @@ def apply_with_outside(
         PositionwiseAttention, CBAM). A layer on a branch beside a shortcut needs
         `cram_jax.attention.gate.follow_views` where the two meet, as in the blocks of
         our ResNet.
-      variables: of the network.
+      variables: the network's.
       images: `[B, H, W, C]`.
       on: whether there are outside views. A traced boolean switches them while the
-        compiled program runs; they are then computed in any case. (Under `jax.lax.cond`
-        XLA's convolutions on CPU take five times as long, which costs more.)
+        compiled program runs; they are then computed in any case.
       mask_only: from the outside views nothing learns but the mask: their gradient
         reaches the layer's own parameters and, through the mask, what lies before it.
         See `cram_jax.losses.second_pass`, also for why. To be compiled: without `jit`
@@ -96,36 +96,19 @@ def apply_with_outside(
       **settings: further arguments of `apply`, e.g. `train=True`, `rngs`, `method`.
 
     Returns:
-      The output; `{path: output}` of the outside view of each layer, by module path,
-      zeros where it is off; and, if anything is mutable, the updated collections.
+      The output; by module path the output of each layer's outside view, zeros where
+      it is off; and, if anything is mutable, the updated collections.
 
     Raises:
       ValueError: for images without a batch axis, and for a network without a gate.
     """
-    if images.ndim < 4:
-        raise ValueError(
-            "Outside views lie in the batch axis: images must be [B, H, W, C]; got"
-            f" shape {images.shape}. Add the axis, images[None]."
-        )
-
-    has_updates = mutable is not False
-
-    def apply(variables, images):
-        passes = apply_with_second_passes if mask_only else _apply_to_views
-        output, outside, updates = passes(
-            network, variables, images, mutable=mutable, **settings
-        )
-        if not outside:
-            raise ValueError(
-                f"{type(network).__name__} has no layer that gates by a spatial mask,"
-                " so it has no outside view; give it one, e.g."
-                " attention=RectangularAttention, or leave the outside loss out."
-            )
-        return (output, outside, updates) if has_updates else (output, outside)
-
+    # On CPU, XLA's convolutions take five times as long under `jax.lax.cond`, so what a
+    # traced `on` switches off is computed all the same.
+    passes = apply_with_second_passes if mask_only else _apply_to_views
+    apply = functools.partial(_apply_outside, passes, network, mutable, settings)
     if on is False:
         result = network.apply(variables, images, mutable=mutable, **settings)
-        output, *updates = result if has_updates else (result,)
+        output, *updates = result if mutable is not False else (result,)
         shapes = jax.eval_shape(apply, variables, images)[1]
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return output, nothing, *updates
@@ -133,6 +116,32 @@ def apply_with_outside(
     if on is not True:
         outside = jax.tree.map(lambda leaf: jnp.where(on, leaf, 0), outside)
     return output, outside, *updates
+
+
+def _apply_outside(
+    passes: Callable,
+    network: nn.Module,
+    mutable: Any,
+    settings: Mapping[str, Any],
+    variables: Mapping[str, Any],
+    images: jax.Array,
+) -> tuple[Any, ...]:
+    """Output, outputs from outside, and the updates if anything is mutable."""
+    if images.ndim < 4:
+        raise ValueError(
+            "Outside views lie in the batch axis: images must be [B, H, W, C]; got"
+            f" shape {images.shape}. Add the axis, images[None]."
+        )
+    output, outside, updates = passes(
+        network, variables, images, mutable=mutable, **settings
+    )
+    if not outside:
+        raise ValueError(
+            f"{type(network).__name__} has no layer that gates by a spatial mask,"
+            " so it has no outside view; give it one, e.g."
+            " attention=RectangularAttention, or leave the outside loss out."
+        )
+    return (output, outside, updates) if mutable is not False else (output, outside)
 
 
 def _apply_to_views(

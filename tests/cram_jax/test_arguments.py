@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import chex
 import flax.serialization
 import jax
 import jax.numpy as jnp
@@ -291,7 +292,7 @@ def test_rectangles_and_similarities_in_flax_files():
         tree = {"intermediates": {"a": {"rectangle": (value,)}}}
         target = {"intermediates": {"a": {"rectangle": (like,)}}}
         back = flax.serialization.from_bytes(target, flax.serialization.to_bytes(tree))
-        assert jax.tree.structure(back) == jax.tree.structure(tree)
+        chex.assert_trees_all_equal_structs(back, tree)
         jax.tree.map(np.testing.assert_array_equal, back, tree)
         state = flax.serialization.to_state_dict(value)
         assert set(state) == set(vars(value))
@@ -311,7 +312,7 @@ def test_rectangles_and_similarities_are_exported():
     again = jax.export.deserialize(exported.serialize())
     expected = move(rectangles(), similarities())
     actual = again.call(rectangles(), similarities())
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    chex.assert_trees_all_equal_structs(actual, expected)
     jax.tree.map(assert_close, actual, expected)
 
 

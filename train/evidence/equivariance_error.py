@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cram_jax.geometry.coordinates import map_extents
+from cram_jax.geometry.overlap import visible_fraction
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.similarity import (
     Similarity,
@@ -33,10 +34,9 @@ from cram_jax.geometry.similarity import (
     transform_rectangle,
 )
 from cram_jax.geometry.warping import warp_image
-from cram_jax.losses.equivariance import (
+from cram_jax.losses.equivariance_scores import (
     equivariance_iou,
     mask_equivariance_iou,
-    visible_fraction,
 )
 from train.data.preparation import unit_range
 from train.tasks.sums import Sums, finite_record, weighted_sum

@@ -22,87 +22,17 @@ For every layer with a mask, position-wise ones included:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cram_jax.backbones.alignment import (
-    Grid,
-    mask_on_image,
-    rectangle_on_image,
-    stage_grids,
-)
 from cram_jax.geometry.overlap import mask_iou, rotated_iou
 from cram_jax.geometry.rectangle import Rectangle, rectangle_hull
 from cram_jax.geometry.rendering import render_hard_mask
 from cram_jax.numerics import at_least_float32
 from train.tasks.sums import Sums, finite_record, weighted_sum
-
-
-def _grids_of_layer(
-    stages: list[tuple[Grid, Grid]], path: str, shape: tuple[int, ...]
-) -> tuple[Grid, Grid]:
-    """The grids along y and x of the map that a layer's mask `[B, h, w]` lies on.
-
-    The size of the mask must confirm the stage that the path names; it alone decides
-    where the path names none.
-
-    Raises:
-      ValueError: if it is not known where the layer is.
-    """
-    fitting = [grids for grids in stages if _size(grids) == tuple(shape[1:])]
-    if number := re.search(r"\d+", path):
-        stage = int(number.group())
-        named = stages[stage - 1 : stage] if stage else []
-        fitting = [grids for grids in named if grids in fitting]
-    if len(set(fitting)) == 1:
-        return fitting[0]
-    sizes = ", ".join(f"{n}: {_size(g)}" for n, g in enumerate(stages, start=1))
-    raise ValueError(
-        f"It is not known where the attention layer {path!r} looks, so it cannot be"
-        f" scored: its mask has {tuple(shape[1:])} pixels, and the maps of the"
-        f" network's stages have {sizes}. Name the layer attentionN after the stage N"
-        " whose map it gates."
-    )
-
-
-def _size(grids: tuple[Grid, Grid]) -> tuple[int, int]:
-    return grids[0].pixels, grids[1].pixels
-
-
-def evidence_on_image(
-    network: nn.Module, evidence: Mapping[str, Any], height: int, width: int
-) -> dict[str, dict[str, Any]]:
-    """What layers show in coordinates of their maps, in those of the image.
-
-    Args:
-      network: that the layers are in.
-      evidence: as `layer_evidence` gives it; the first number in a layer's
-        path is that of its stage. Without a number the size of its mask tells.
-      height: the images' height in pixels.
-      width: the images' width in pixels.
-
-    Raises:
-      ValueError: for a network, or a layer in it, whose place is not known.
-    """
-    moved: dict[str, dict[str, Any]] = {}
-    if not evidence:
-        return moved
-    sides = stage_grids(network, height), stage_grids(network, width)
-    stages = list(zip(*sides, strict=True))
-    for path, layer in evidence.items():
-        grids = _grids_of_layer(stages, path, layer["mask"].shape)
-        moved[path] = dict(layer)
-        mask = at_least_float32(layer["mask"])
-        moved[path]["mask"] = mask_on_image(mask, grids, height, width)
-        if "rectangle" in layer:
-            found = layer["rectangle"]
-            moved[path]["rectangle"] = rectangle_on_image(found, grids, height, width)
-    return moved
 
 
 def _rectangle_of_hull(hull: jax.Array) -> Rectangle:

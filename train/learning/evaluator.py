@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from cram_jax.attention.evidence import layer_evidence
+from cram_jax.backbones.alignment import evidence_on_image
 from cram_jax.explain import class_activation_maps, grad_cam
 from train.data.preparation import unit_range
 from train.errors import UserError
 from train.evidence.answers import Shown
 from train.evidence.localization import (
-    evidence_on_image,
     localization_record,
     localization_sums,
 )

@@ -140,6 +140,14 @@ class Experiment:
         return self.parallel.place(jax.tree.map(np.asarray, state))
 
 
+def _check_equivariance(config: FitConfig, has_rectangle: bool) -> None:
+    if config.equivariance.weight > 0 and not has_rectangle:
+        raise UserError(
+            "equivariance.weight needs a layer with a rectangle, and"
+            f" model.attention is {config.model.attention!r}; try rectangular."
+        )
+
+
 def make_experiment(
     config: FitConfig,
     inputs: Facts,
@@ -167,12 +175,9 @@ def make_experiment(
     except ValueError as error:
         raise UserError(str(error)) from error
     rectangles = attended_rectangles(intermediates)
-    if config.equivariance.weight > 0 and not rectangles:
-        raise UserError(
-            "equivariance.weight needs a layer with a rectangle, and"
-            f" model.attention is {config.model.attention!r}; try rectangular."
-        )
-    check_budget(config, layer_evidence(intermediates))
+    layers = layer_evidence(intermediates)
+    _check_equivariance(config, bool(rectangles))
+    check_budget(config, layers)
     mean, std = channel_statistics(config.model, inputs.image_shape[-1])
     return Experiment(
         config=config,
@@ -185,7 +190,7 @@ def make_experiment(
         schedule=make_schedule(config, tuple(rectangles), total_steps),
         mean=mean,
         std=std,
-        layers=layer_evidence(intermediates),
+        layers=layers,
         task=task,
         terms=(
             *configured_terms(config, total_steps),

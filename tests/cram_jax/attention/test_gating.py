@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,8 +107,8 @@ def test_zero_filling_is_the_product_bit_for_bit():
 def test_layers_fill_with_the_mean(layer):
     features = jax.random.normal(jax.random.key(0), (2, 9, 7, 16)) + 1
     variables = layer().init(jax.random.key(1), features)
-    assert jax.tree.structure(variables) == jax.tree.structure(
-        layer(fill="mean").init(jax.random.key(1), features)
+    chex.assert_trees_all_equal_structs(
+        variables, layer(fill="mean").init(jax.random.key(1), features)
     )
     filled, shown = layer(fill="mean").apply(
         variables, features, mutable=["intermediates"]

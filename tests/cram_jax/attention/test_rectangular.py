@@ -1,6 +1,7 @@
 import functools
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -94,11 +95,10 @@ def test_scheduled_sharpness_takes_the_place_of_the_field():
     features = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     network = TwoLayers()
     variables = initialised(network, features)
-    traces = []
 
     @jax.jit
+    @chex.assert_max_traces(1)
     def masks(sharpness):
-        traces.append(1)
         schedule = sharpness_schedule(["attention", "block/inner"], sharpness)
         _, state = network.apply(
             {**variables, **schedule}, features, mutable=["intermediates"]
@@ -111,7 +111,6 @@ def test_scheduled_sharpness_takes_the_place_of_the_field():
         own = relative_sharpness(rectangles["attention"], sharpness)
         expected = render_mask(rectangles["attention"], 8, 8, sharpness=own)
         assert_close(mask, expected)
-    assert len(traces) == 1
 
 
 def test_schedule_of_a_layer_that_is_the_root():

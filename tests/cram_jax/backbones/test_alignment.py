@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cram_jax.attention.evidence import layer_evidence
 from cram_jax.attention.rectangular import RectangularAttention
-from cram_jax.backbones import BACKBONES, alignment, backbone
+from cram_jax.backbones import BACKBONES, Stage, Step, alignment, backbone
+from cram_jax.backbones.alignment import evidence_on_image
 from cram_jax.backbones.inverted import BlockSpec, InvertedResidualNet
 from cram_jax.geometry.rectangle import Rectangle
 from tests.checks import assert_close
 from tests.tiny_runs import tiny_config, tiny_experiment
 from train.config.data import DataConfig
 from train.data.preparation import with_source_interpolation
-from train.evidence.localization import evidence_on_image
 from train.evidence.sight import as_record, see
 from train.learning.devices import JitParallel
 from train.learning.evaluator import observe
@@ -127,45 +128,176 @@ def test_a_full_mask_stays_full_up_to_the_edges():
     assert_close(full, np.ones((1, 128, 128)))
 
 
-def test_the_stage_is_read_from_the_path_and_other_networks_are_refused():
-    network = backbone("resnet18")(2)
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_declared_channels_are_those_of_the_maps(name):
+    network = backbone(name)(2)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    init = functools.partial(network.init_with_output, method="features")
+    maps, _ = jax.eval_shape(init, jax.random.key(0), images)
+    assert [stage.channels for stage in network.stages] == [m.shape[-1] for m in maps]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_module_before_the_head_is_declared_once(name):
+    network = backbone(name)(2, attention=RectangularAttention, attention_stages=(2,))
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
+    between = ("stem", "shrink", "head")
+    for module in params:
+        held = [n for n, stage in enumerate(network.stages, 1) if stage.holds(module)]
+        if not module.startswith(between):
+            assert len(held) == 1, module
+        if module == "attention2":
+            assert held == [2]
+
+
+def test_a_module_belongs_to_a_stage_by_its_whole_name():
+    stage = Stage((), 1, ("layer1", "trunk/block2_1"))
+    for path in ("layer1", "layer1_0", "layer1/look", "layer1_0/look"):
+        assert stage.holds(path)
+    assert stage.holds("trunk/block2_1/look")
+    assert stage.inside("net").holds("net/layer1_0/look")
+    for path in ("layer10", "layer10_0", "layer", "net/layer1", "trunk/block2_10"):
+        assert not stage.holds(path)
+
+
+def test_layers_are_placed_by_the_declared_modules():
     layer = {"mask": jnp.ones((1, 8, 8))}
     evidence = {"layer2_0/attention": layer, "attention2": layer}
-    moved = evidence_on_image(network, evidence, 64, 64)
+    moved = evidence_on_image(backbone("resnet18")(2), evidence, 64, 64)
     assert {value["mask"].shape for value in moved.values()} == {(1, 64, 64)}
-    with pytest.raises(ValueError, match="positions of Dense are not known"):
-        alignment.stage_grids(nn.Dense(1), 8)
 
 
 @pytest.mark.parametrize(
     "path",
-    ["attention0", "attention5", "attention1", "look3/attention2", "conv2d/look"],
+    ["attention0", "attention5", "attention1", "look3/attention2", "gate", "layer20_0"],
 )
-def test_a_layer_that_its_path_puts_where_its_mask_does_not_fit_is_refused(path):
+def test_a_layer_is_refused_that_no_stage_has_or_whose_mask_does_not_fit(path):
     # The stages' maps have 16, 8, 4 and 2 pixels.
-    mask = jnp.ones((1, 5, 5)) if path == "conv2d/look" else jnp.ones((1, 8, 8))
+    evidence = {path: {"mask": jnp.ones((1, 8, 8))}}
     with pytest.raises(ValueError, match=f"not known where .*'{path}'.*2: \\(8, 8\\)"):
-        evidence_on_image(backbone("resnet18")(2), {path: {"mask": mask}}, 64, 64)
+        evidence_on_image(backbone("resnet18")(2), evidence, 64, 64)
 
 
-@pytest.mark.parametrize(("side", "stage"), [(16, 1), (8, 2), (4, 3)])
-def test_without_a_number_the_size_of_the_mask_tells_the_stage(side, stage):
-    network = backbone("resnet18")(2)
-    mask = jax.random.uniform(jax.random.key(0), (1, side, side))
-    named = {f"attention{stage}": {"mask": mask}, "gate": {"mask": mask}}
-    moved = evidence_on_image(network, named, 64, 64)
-    assert_close(moved["gate"]["mask"], moved[f"attention{stage}"]["mask"])
+class Seg(nn.Module):
+    """A network of somebody else's, with one of ours in it."""
+
+    backbone: nn.Module
+    head: nn.Module
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        maps = self.backbone.features(images, train=train)
+        return self.head(RectangularAttention(name="gate")(maps[-1]))
 
 
-def test_without_a_number_two_stages_of_one_size_leave_the_place_open():
-    # Stages 2 and 3 are of one size, but of two offsets with torch's padding.
-    network = backbone("resnet18")(2)
+def abstractly_shown(network, side):
+    """Shapes of what the layers show, put on images of that side."""
+
+    def show(images):
+        variables = network.init(jax.random.key(0), images)
+        sown = network.apply(variables, images, mutable=["intermediates"])[1]
+        return evidence_on_image(network, layer_evidence(sown), *images.shape[1:3])
+
+    return jax.eval_shape(show, jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_wrapped_backbone_has_its_evidence_put_where_the_bare_one_has(name):
+    # Flax calls a field's module by the field, whatever name it had.
+    bare = backbone(name)(
+        2, attention=RectangularAttention, attention_stages=(2, 3), name="trunk"
+    )
+    wrapped = Seg(bare, nn.Dense(3))
+    shown = abstractly_shown(wrapped, 64)
+    assert set(shown) == {"gate", "backbone/attention2", "backbone/attention3"}
+    assert {layer["mask"].shape for layer in shown.values()} == {(1, 64, 64)}
+    for stage, grid in enumerate(alignment.stage_grids(bare, 64), start=1):
+        mask = jax.random.uniform(jax.random.key(stage), (1, grid.pixels, grid.pixels))
+        path = f"attention{stage}"
+        alone = evidence_on_image(bare, {path: {"mask": mask}}, 64, 64)[path]
+        path = f"backbone/{path}"
+        within = evidence_on_image(wrapped, {path: {"mask": mask}}, 64, 64)[path]
+        assert_close(within["mask"], alone["mask"])
+        assert alignment.stage_grids(wrapped, 64)[stage - 1] == grid
+
+
+class Own(nn.Module):
+    """A network that somebody wrote, which declares what its maps are."""
+
+    names: tuple[str, ...] = ("look1", "look2")
+
+    @property
+    def stages(self):
+        first, second = Step(3, 2, 1), Step(4, 2, 0)
+        names = [(name,) for name in self.names] or [(), ()]
+        return Stage((first,), 4, names[0]), Stage((second,), 4, names[1])
+
+    @nn.compact
+    def __call__(self, images):
+        x = nn.Conv(4, (3, 3), 2, padding=1)(images)
+        x = RectangularAttention(name="look1")(x)
+        x = nn.Conv(4, (4, 4), 2, padding=0)(x)
+        return RectangularAttention(name="look2")(x).mean((-3, -2))
+
+
+class Holder(nn.Module):
+    parts: tuple[nn.Module, ...]
+
+    def __call__(self, images):
+        return [part(images) for part in self.parts]
+
+
+@pytest.mark.parametrize("names", [("look1", "look2"), ()])
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: Holder((net,))])
+def test_a_network_of_ones_own_declares_its_stages(names, wrap):
+    network = wrap(Own(names))
+    images = jax.random.normal(jax.random.key(1), (1, 32, 32, 3))
+    variables = jax.jit(network.init)(jax.random.key(0), images)
+    sown = network.apply(variables, images, mutable=["intermediates"])[1]
+    moved = evidence_on_image(network, layer_evidence(sown), 32, 32)
+    # Centres of the first pixels: 0.5, then 0.5 + 2 * 1.5; strides 2 and 4.
+    grids = alignment.stage_grids(network, 32)
+    assert grids == (alignment.Grid(16, 2, 0.5), alignment.Grid(7, 4, 3.5))
+    (first, second) = moved.values()
+    assert first["mask"].shape == second["mask"].shape == (1, 32, 32)
+    raw = list(layer_evidence(sown).values())[1]["rectangle"]
+    expected = 3.5 + 4 * (raw.center_x * 3.5 + 3.5 - 0.5)
+    assert_close(second["rectangle"].center_x * 16 + 16, expected)
+
+
+def test_the_size_tells_the_stage_only_where_it_can():
+    # Stages 2 and 3 of an image of one pixel are of one size, but of two offsets.
+    network = Seg(backbone("resnet18")(2), nn.Dense(3))
     grids = alignment.stage_grids(network, 1)
     assert len({grid.pixels for grid in grids}) == 1
     layer = {"mask": jnp.ones((1, 1, 1))}
     with pytest.raises(ValueError, match="not known where"):
         evidence_on_image(network, {"gate": layer}, 1, 1)
-    assert "attention2" in evidence_on_image(network, {"attention2": layer}, 1, 1)
+    path = "backbone/attention2"
+    assert path in evidence_on_image(network, {path: layer}, 1, 1)
+
+
+class Stages(nn.Module):
+    """Its `stages` are something else."""
+
+    stages: tuple[int, ...] = (2, 2)
+
+
+def test_networks_that_declare_nothing_or_twice_are_told_what_to_do():
+    layer = {"look": {"mask": jnp.ones((1, 8, 8))}}
+    for network in (nn.Dense(1), Stages(), Holder((nn.Dense(1),))):
+        message = f"{type(network).__name__} does not declare .*stages.*Stage.*Step"
+        with pytest.raises(ValueError, match=message):
+            alignment.stage_grids(network, 8)
+        with pytest.raises(ValueError, match=message):
+            evidence_on_image(network, layer, 64, 64)
+    twins = Holder((backbone("resnet18")(2), backbone("convnet")(2)))
+    with pytest.raises(ValueError, match=r"several .*\(parts_0, parts_1\)"):
+        alignment.stage_grids(twins, 64)
+    mask = {"mask": jnp.ones((1, 8, 8))}
+    evidence = {"parts_0/attention2": mask, "parts_1/attention3": mask}
+    assert evidence.keys() == evidence_on_image(twins, evidence, 64, 64).keys()
 
 
 class Fixed(nn.Module):

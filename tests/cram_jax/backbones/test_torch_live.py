@@ -107,7 +107,7 @@ def test_real_imagenet_weights_of_lite0_load_and_agree():
     assert not report.kept
     images = photographs()
     ours = reference.our_logits(network, variables, images)
-    state = weights._require("torch").load(path, weights_only=True)
+    state = importlib.import_module("torch").load(path, weights_only=True)
     original = package.EfficientNet.from_name(name, image_size=None).eval()
     original.load_state_dict(state)
     assert_logits_agree(ours, reference.torch_logits(original, images))

@@ -40,7 +40,7 @@ def both(name):
         package = importlib.import_module("efficientnet_lite_pytorch")
         original = package.EfficientNet.from_name(name, image_size=None).eval()
         path = weights.packaged_weights(name)
-        original.load_state_dict(weights._require("torch").load(path))
+        original.load_state_dict(importlib.import_module("torch").load(path))
         network = backbone(name)(1000)
         variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
         return original, network, weights.load_torch_weights(path, variables)[0]

@@ -9,6 +9,7 @@ import shapely.affinity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cram_jax.geometry.raw import rectangle_from_raw, rectangle_to_raw
 from cram_jax.geometry.rectangle import (
     NEUTRAL_HALF_SIZE,
     Rectangle,
@@ -16,9 +17,7 @@ from cram_jax.geometry.rectangle import (
     rectangle_area,
     rectangle_corners,
     rectangle_covariance,
-    rectangle_from_raw,
     rectangle_hull,
-    rectangle_to_raw,
 )
 from tests.checks import (
     assert_close,

@@ -19,12 +19,11 @@ from cram_jax.geometry.warping import inside_mask
 from cram_jax.losses.equivariance import (
     METRICS,
     equivariance_distance,
-    equivariance_iou,
     equivariance_loss,
     equivariance_terms,
-    mask_equivariance_iou,
     mean_of_terms,
 )
+from cram_jax.losses.equivariance_scores import equivariance_iou, mask_equivariance_iou
 from tests.checks import (
     FINITE_DIFFERENCES,
     assert_close,

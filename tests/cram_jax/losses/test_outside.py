@@ -7,6 +7,7 @@ one slot, and applies it to the whole batch by itself: no views, no interceptor.
 import functools
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -141,7 +142,7 @@ def test_outside_is_the_network_with_its_gate_exchanged(name, stages, settings, 
         functools.partial(apply_with_outside, network, **options)
     )(variables, images)
     assert_close(logits, plain, atol=1e-4)
-    assert jax.tree.structure(updates) == jax.tree.structure(plain_updates)
+    chex.assert_trees_all_equal_structs(updates, plain_updates)
     jax.tree.map(
         functools.partial(assert_close, atol=1e-4, rtol=1e-4), updates, plain_updates
     )

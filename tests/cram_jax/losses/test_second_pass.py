@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def test_both_ways_to_look_from_outside_show_the_same(name, stages, settings, tr
         variables, images
     )
     assert_close(output, expected[0], atol=1e-5)
-    assert jax.tree.structure(updates) == jax.tree.structure(expected[1])
+    chex.assert_trees_all_equal_structs(updates, expected[1])
     jax.tree.map(functools.partial(assert_close, atol=1e-5), updates, expected[1])
     assert set(outside) == set(cram_jax.attended_masks(updates))
     for path, view in outside.items():
