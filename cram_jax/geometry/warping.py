@@ -23,7 +23,10 @@ Neighbour = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def warp_image(
-    similarity: Similarity, image: jax.typing.ArrayLike, *, fill: float = 0.0
+    similarity: Similarity,
+    image: jax.typing.ArrayLike,
+    *,
+    fill: float | np.number = 0.0,
 ) -> jax.Array:
     """Moves the content of images, by bilinear interpolation.
 

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 import cram_jax
 from cram_jax import PositionwiseAttention, RectangularAttention
 from cram_jax.backbones import backbone
+from tests import compilation
 from tests.checks import assert_close, assert_tree_finite, finite_difference_gradient
 
 BATCH, DEVICES, STEPS = 16, 8, 10
@@ -291,10 +292,15 @@ def test_moving_area_is_the_recursion_and_has_no_gradient():
 def test_ramp_equals_interpolation_and_is_one_program():
     steps = np.arange(101)
     ramp = functools.partial(cram_jax.ramped_weight, start=0.2, ramp=0.4)
-    compiled: Any = jax.jit(lambda weight, step: ramp(weight, step, 100))
-    values = [compiled(3.0, step) for step in steps]
+
+    @jax.jit
+    def ramped(weight, step):
+        return ramp(weight, step, 100)
+
+    with compilation.counted() as compiled:
+        values = [ramped(3.0, step) for step in steps]
     assert_close(values, np.interp(steps, [20, 60], [0, 3]), dtype="float32")
-    assert compiled._cache_size() == 1
+    assert compiled["jit(ramped)"] == 1
     jump = cram_jax.ramped_weight(2.0, steps, 100, start=0.5, ramp=0.0)
     assert_close(jump, np.where(steps >= 50, 2.0, 0.0))
     at_once = cram_jax.ramped_weight(2.0, steps, 100, start=0.0, ramp=0.0)

@@ -27,6 +27,7 @@ from cram_jax import (
 )
 from cram_jax.backbones import backbone
 from cram_jax.losses import ignorance_loss
+from tests import compilation
 from tests.checks import assert_close, assert_tree_finite, finite_difference_gradient
 
 MUTABLE = ("batch_stats", "intermediates")
@@ -212,7 +213,7 @@ def test_weight_and_switch_work_within_one_program():
             lambda p: loss_of(network, images, weight, variables | {"params": p}, on)
         )(params)
 
-    gradient: Any = jax.jit(gradient_of)
+    gradient = jax.jit(gradient_of)
 
     @jax.jit
     def without(params):
@@ -225,10 +226,11 @@ def test_weight_and_switch_work_within_one_program():
         return jax.grad(loss)(params)
 
     params, expected = variables["params"], without(variables["params"])
-    off = gradient(params, 1.0, False)
-    weightless = gradient(params, 0.0, True)
-    on = gradient(params, 1.0, True)
-    assert gradient._cache_size() == 1
+    with compilation.counted() as compiled:
+        off = gradient(params, 1.0, False)
+        weightless = gradient(params, 0.0, True)
+        on = gradient(params, 1.0, True)
+    assert compiled["jit(gradient_of)"] == 1
     close = functools.partial(assert_close, atol=1e-4)
     jax.tree.map(close, off, expected)
     jax.tree.map(close, weightless, expected)
