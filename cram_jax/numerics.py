@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -48,3 +49,26 @@ def read_apart(arrays: Arrays) -> Arrays:
     return jax.lax.platform_dependent(
         arrays, cpu=jax.lax.optimization_barrier, default=lambda arrays: arrays
     )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def largest(array: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """The maximum over axes; its gradient is never NaN, equal entries share it (ours).
+
+    The gradient of `jnp.max` asks which entries equal the maximum. Where XLA computes
+    the array anew for that question, in another order, none may, and the share of each
+    is 0 / 0: seen on CPU without XLA's optimisations, behind a convolution and
+    BatchNorm. Here entries count as equal within 64 roundings.
+    """
+    return array.max(axis)
+
+
+@largest.defjvp
+def _largest_jvp(axis, primals, tangents):
+    (array,), (tangent,) = primals, tangents
+    maximum = array.max(axis, keepdims=True)
+    tolerance = 64 * jnp.finfo(array.dtype).eps * jnp.abs(maximum)
+    equal = array >= maximum - tolerance
+    shared = jnp.maximum(jnp.sum(equal, axis, dtype=tangent.dtype), 1)
+    moved = jnp.sum(jnp.where(equal, tangent, 0), axis) / shared
+    return maximum.squeeze(axis), moved

@@ -18,7 +18,7 @@ from cram_jax.attention.gate import Gate, check_features, check_floor, raise_flo
 from cram_jax.attention.predictors import MomentPredictor
 from cram_jax.attention.trunk import Trunk
 from cram_jax.checks import check_count, check_number
-from cram_jax.numerics import Dtype, at_least_float32, read_apart
+from cram_jax.numerics import Dtype, at_least_float32, largest, read_apart
 
 __all__ = ["CBAM", "PositionwiseAttention"]
 
@@ -26,7 +26,7 @@ __all__ = ["CBAM", "PositionwiseAttention"]
 def _mean_and_max_over_channels(features: jax.Array) -> jax.Array:
     """`[..., H, W, C] -> [..., H, W, 2]`."""
     features = at_least_float32(read_apart(features))
-    return jnp.stack([features.mean(-1), features.max(-1)], axis=-1)
+    return jnp.stack([features.mean(-1), largest(features, -1)], axis=-1)
 
 
 def enlarge_from_grid(grid: jax.Array, height: int, width: int) -> jax.Array:
@@ -129,8 +129,8 @@ class CBAM(nn.Module):
         check_count("kernel", self.kernel)
         precise = at_least_float32(read_apart(features))
         mlp = Bottleneck(self.reduction, self.dtype, self.param_dtype, name="channel")
-        mean, largest = precise.mean((-3, -2)), precise.max((-3, -2))
-        channel_mask = jax.nn.sigmoid(mlp(mean) + mlp(largest))
+        mean, maximum = precise.mean((-3, -2)), largest(precise, (-3, -2))
+        channel_mask = jax.nn.sigmoid(mlp(mean) + mlp(maximum))
         self.sow("intermediates", "channel_mask", channel_mask)
         features = gate_channels(features, channel_mask)
         logits = nn.Conv(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from cram_jax.geometry.batched import align
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
-from cram_jax.numerics import precise
+from cram_jax.numerics import largest, precise
 
 __all__ = ["gaussian_distance_squared", "rectangle_distance"]
 
@@ -96,7 +96,7 @@ def _corner_distance(a: Rectangle, b: Rectangle) -> jax.Array:
     corners_a, corners_b = rectangle_corners(a), rectangle_corners(b)
     rolled = jnp.stack([jnp.roll(corners_b, shift, axis=-2) for shift in range(4)])
     squared = jnp.sum((corners_a[None] - rolled) ** 2, axis=-1)
-    return _safe_sqrt(jnp.min(jnp.mean(squared, axis=-1), axis=0))
+    return _safe_sqrt(-largest(-jnp.mean(squared, axis=-1), 0))
 
 
 def rectangle_distance(

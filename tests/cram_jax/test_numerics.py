@@ -2,13 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cram_jax.attention.gate import gate
 from cram_jax.attention.registry import attention_factory
+from cram_jax.backbones import backbone
 from cram_jax.geometry.rectangle import Rectangle
-from cram_jax.numerics import at_least_float32, read_apart
-from tests.checks import assert_close
+from cram_jax.numerics import at_least_float32, largest, read_apart
+from tests.checks import assert_close, assert_tree_finite
 
 HALF = [jnp.bfloat16, jnp.float16]
 
@@ -89,3 +91,39 @@ def test_derivatives_in_low_precision_are_those_of_float32_rounded(dtype, wrap):
     _, curved = jax.jvp(lambda a: gradient(x, a)[1], (array,), (along,))
     _, exactly = jax.jvp(lambda a: exact(precise, a)[1], (array,), (along,))
     assert_close(curved, exactly, rtol=3e-2, atol=3e-2 * float(jnp.abs(exactly).max()))
+
+
+@pytest.mark.parametrize("axis", [0, -1, (-3, -2)])
+def test_largest_is_the_maximum_and_equal_entries_share_the_gradient(axis):
+    # Integers, so that many entries are equal, zeros among them.
+    array = np.random.default_rng(0).integers(-3, 1, (2, 5, 4, 3)).astype("float32")
+    assert (jax.jit(largest, static_argnums=1)(array, axis) == array.max(axis)).all()
+    weights = np.random.default_rng(1).normal(size=array.max(axis).shape)
+    gradient = jax.grad(lambda array: jnp.sum(weights * largest(array, axis)))(array)
+    equal = array == array.max(axis, keepdims=True)
+    expected = np.expand_dims(weights, axis) * equal / equal.sum(axis, keepdims=True)
+    assert_close(gradient, expected)
+    each = jax.vmap(lambda one: largest(one, -1))(array)
+    assert (each == array.max(-1)).all()
+
+
+@pytest.mark.parametrize("name", ["positionwise-pooled", "cbam"])
+def test_gradients_through_a_maximum_are_finite_where_xla_computes_it_twice(name):
+    # The tests' flags leave the map in front of the maximum unfused, and NaN was here.
+    network = backbone("convnet")(
+        3, attention=attention_factory(name), attention_stages=(1, 2)
+    )
+    images = jax.random.normal(jax.random.key(0), (3, 16, 16, 3))
+    variables = network.init(jax.random.key(1), images)
+
+    @jax.jit
+    def gradient(params):
+        def loss(params):
+            logits, _ = network.apply(
+                {**variables, "params": params}, images, train=True, mutable=True
+            )
+            return jnp.sum(logits**2)
+
+        return jax.grad(loss)(params)
+
+    assert_tree_finite(gradient(variables["params"]))
