@@ -1,11 +1,18 @@
 """Settings for all tests: CPU, eight virtual devices, and an x64 fixture."""
 
 import os
+import tempfile
 
 from tests import compilation
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = compilation.flags(devices=8)
+# The same tiny run is trained in a hundred tests and compiled once for all of them.
+# Processes started from here inherit the folder; the first one removes it.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="cram-jax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import pytest

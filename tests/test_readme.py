@@ -1,27 +1,32 @@
-"""What the README shows is run as it stands there."""
+"""What the README and the pages of docs/ show is run as it stands there."""
 
 import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import nnx
 
 from cram_jax import Rectangle, RectangularAttention, attended_rectangles
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = sorted(
+    [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md")]
+)
+SHOWN = [page for page in PAGES if "```python" in page.read_text()]
 
 
-def test_python_blocks_run_and_show_a_rectangle(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 2
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
+def test_python_blocks_run_and_show_a_rectangle(page, capsys):
     names: dict = {}
-    for block in blocks:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(block, names)
     assert names["logits"].shape == (8, 10)
     printed = capsys.readouterr().out
-    assert "RectangularAttention_0" in printed
-    assert "Rectangle(" in printed
+    assert "{'attention': Rectangle(" in printed
+    leaves = jax.tree.leaves(names.get("gradient", {}))
+    assert all(jnp.isfinite(leaf).all() for leaf in leaves)
 
 
 def test_layer_wrapped_for_nnx_as_described():
@@ -43,9 +48,11 @@ def test_layer_wrapped_for_nnx_as_described():
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_files_that_the_readme_links_to_exist():
-    root = pathlib.Path(__file__).parent.parent
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert links
-    missing = [link for link in links if not (root / link).exists()]
-    assert not missing
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_links_to_exist(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_readme_is_read_in_a_hurry():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
