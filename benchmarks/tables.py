@@ -149,3 +149,21 @@ def paired(
         text = cell(list(pairs), digits, sign="+")
         lines.append(f"- {row}: {text}; above on {above} of {len(pairs)}")
     return lines
+
+
+def verdict(values: Sequence[float], *, better: int = 1, digits: int = 4) -> str:
+    """holds, fails or undecided: by the side of 0 on which the 95% interval lies.
+
+    Args:
+      values: paired differences, one per seed.
+      better: 1 where the claim is that they are positive, -1 for negative.
+      digits: behind the point.
+    """
+    mean, interval = mean_and_interval(values) if values else (0.0, None)
+    if interval is None:
+        return "undecided (too few seeds)"
+    word = "undecided"
+    if abs(mean) > interval:
+        word = "holds" if mean * better > 0 else "fails"
+    spread = f"{mean:+.{digits}f} ± {interval:.{digits}f}"
+    return f"**{word}** ({spread}, {len(values)} seeds)"
