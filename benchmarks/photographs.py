@@ -19,7 +19,6 @@ import dataclasses
 import json
 import os
 import platform
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ import tyro
 
 from benchmarks import photographs_picture, photographs_report
 from benchmarks.photographs_verdicts import findings
-from benchmarks.tables import run_all
+from benchmarks.tables import run_all, shown_command
 from train.run import layout
 from train.run.metric_log import read_records
 
@@ -212,18 +211,6 @@ def run(options: Options) -> dict[str, dict[str, dict[str, dict]]]:
     return runs
 
 
-def shown_command(options: Options) -> str:
-    """The command that gives these results anywhere, without places on this machine."""
-    words = ["python", "-m", "benchmarks.photographs"]
-    for name in ("sets", "studies", "seeds", "more_seeds", "quick"):
-        given, usual = getattr(options, name), getattr(Options(), name)
-        if given != usual:
-            values = given if isinstance(given, tuple) else (given,)
-            words += [f"--{name.replace('_', '-')}"]
-            words += [] if given is True else map(str, values)
-    return shlex.join(words)
-
-
 def main(arguments: list[str]) -> None:
     """Runs what is missing and writes the results."""
     options = tyro.cli(Options, args=arguments, prog="python -m benchmarks.photographs")
@@ -232,7 +219,7 @@ def main(arguments: list[str]) -> None:
     runs, picture = run(options), options.results.with_suffix(".png")
     drawn = photographs_picture.draw(options.workdir, tuple(runs), picture)
     record = {
-        "command": shown_command(options),
+        "command": shown_command("benchmarks.photographs", options),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "picture": picture.name if drawn else None,
         "findings": {name: findings(of_set, name) for name, of_set in runs.items()},

@@ -90,6 +90,9 @@ def pictures_of(workdir: Path, count: int) -> list[np.ndarray] | None:
         picture = shown_on(image, shown, index)
         if "object_mask" in batch:
             picture = outlined(picture, batch["object_mask"][index] > 0)
+        elif batch["rectangle_weight"][index] > 0:
+            true = Rectangle.from_array(batch["rectangle"][index])
+            picture = draw_rectangles(picture, true, color="#ffffff", width=1.5)
         factor = max(1, _SIDE // max(picture.shape[:2]))
         pictures.append(picture.repeat(factor, axis=0).repeat(factor, axis=1))
     return pictures
