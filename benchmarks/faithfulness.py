@@ -216,9 +216,10 @@ def main(arguments: list[str]) -> None:
         workdir = options.workdir / "quick"
         results = workdir / options.results.name
         options = dataclasses.replace(options, workdir=workdir, results=results)
-    # The same networks are looked at again and again.
-    cache = options.workdir.resolve() / "cache"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    if not options.only_report:
+        # The same networks are looked at again and again.
+        cache = options.workdir.resolve() / "cache"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     record = {
         "command": shown_command("benchmarks.faithfulness", options),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
