@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import by_seed, differences, paired, score, table
+from benchmarks.tables import by_seed, differences, paired, score, table, verdict
 from train.commands.intervals import mean_and_interval
 
 GAP = "train - test"
@@ -57,22 +57,6 @@ def difference(rows: Rows, arm: str, other: str, column: str) -> list[float]:
         return []
     pairs = zip(rows[arm][column], rows[other][column], strict=False)
     return [a - b for a, b in pairs if a is not None and b is not None]
-
-
-def verdict(values: list[float], *, better: int = 1) -> str:
-    """holds, fails or undecided: by the side of 0 on which the 95% interval lies.
-
-    Args:
-      values: paired differences, one per seed.
-      better: 1 where the claim is that they are positive, -1 for negative.
-    """
-    mean, interval = mean_and_interval(values) if values else (0.0, None)
-    if interval is None:
-        return "undecided (too few seeds)"
-    word = "undecided"
-    if abs(mean) > interval:
-        word = "holds" if mean * better > 0 else "fails"
-    return f"**{word}** ({mean:+.4f} ± {interval:.4f}, {len(values)} seeds)"
 
 
 def claims(rows: Rows) -> list[str]:

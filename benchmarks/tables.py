@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
 import queue
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from train.commands.intervals import mean_and_interval
 from train.run import layout
@@ -149,3 +152,42 @@ def paired(
         text = cell(list(pairs), digits, sign="+")
         lines.append(f"- {row}: {text}; above on {above} of {len(pairs)}")
     return lines
+
+
+def verdict(values: Sequence[float], *, better: int = 1, digits: int = 4) -> str:
+    """holds, fails or undecided: by the side of 0 on which the 95% interval lies.
+
+    Args:
+      values: paired differences, one per seed.
+      better: 1 where the claim is that they are positive, -1 for negative.
+      digits: behind the point.
+    """
+    mean, interval = mean_and_interval(values) if values else (0.0, None)
+    if interval is None:
+        return "undecided (too few seeds)"
+    word = "undecided"
+    if abs(mean) > interval:
+        word = "holds" if mean * better > 0 else "fails"
+    spread = f"{mean:+.{digits}f} ± {interval:.{digits}f}"
+    return f"**{word}** ({spread}, {len(values)} seeds)"
+
+
+def shown_command(module: str, options: Any) -> str:
+    """The command that gives these results on any machine.
+
+    Without options that have their usual value, name a place, or say how the runs are
+    done (`jobs`, `only_report`).
+
+    Args:
+      module: of the benchmark.
+      options: a dataclass whose fields all have defaults.
+    """
+    words = ["python", "-m", module]
+    for field in dataclasses.fields(options):
+        given, usual = getattr(options, field.name), field.default
+        how = field.name in ("jobs", "only_report") or isinstance(usual, Path)
+        if given != usual and not how:
+            values = given if isinstance(given, tuple) else (given,)
+            words.append(f"--{field.name.replace('_', '-')}")
+            words += [] if given is True else [str(value) for value in values]
+    return shlex.join(words)

@@ -8,8 +8,8 @@ import pytest
 from benchmarks import digits_further
 from benchmarks.digits import STUDIES, Options, fit_arguments, planned_runs
 from benchmarks.digits_further import BATCH, FILE, further_batches, further_scores
-from benchmarks.digits_report import markdown, verdict, write
-from benchmarks.tables import cell, run_all, score
+from benchmarks.digits_report import markdown, write
+from benchmarks.tables import cell, run_all, score, verdict
 from train.commands.options import parse_fit
 from train.config.differences import differing_fields
 from train.config.presets import preset
