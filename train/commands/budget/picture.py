@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from train.commands.budget.rule import Point
 from train.commands.intervals import share_interval
@@ -24,37 +25,11 @@ def curve_picture(
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    low, high = share_interval(bare, images)
-    axes.axhline(bare, color="C1", label="bare network")
-    axes.axhspan(low, high, color="C1", alpha=0.12, linewidth=0)
-    areas = [point.area for point in points]
-    shares = [point.accuracy for point in points]
-    ends = [share_interval(share, images) for share in shares]
-    errors = [
-        [share - low for share, (low, _) in zip(shares, ends, strict=True)],
-        [high - share for share, (_, high) in zip(shares, ends, strict=True)],
-    ]
-    label = f"with a budget (95% interval, {images} images)"
-    axes.errorbar(areas, shares, errors, color="C0", marker="o", capsize=3, label=label)
+    _draw_bare(axes, bare, images)
+    _draw_curve(axes, points, images)
     for point in points:
-        axes.annotate(
-            f"{point.target:g}",
-            (point.area, point.accuracy),
-            textcoords="offset points",
-            xytext=(6, 6),
-            fontsize="small",
-        )
         if point.target == chosen:
-            axes.plot(
-                point.area,
-                point.accuracy,
-                linestyle="none",
-                marker="o",
-                markersize=15,
-                fillstyle="none",
-                color="C3",
-                label=f"chosen: --budget.area {chosen:g}",
-            )
+            _mark(axes, point)
     axes.set_xlim(0, 1)
     axes.set_xlabel("mean area of the masks, as a share of the map")
     axes.set_ylabel("accuracy on held-out training images")
@@ -63,3 +38,35 @@ def curve_picture(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def _draw_bare(axes: Any, bare: float, images: int) -> None:
+    axes.axhline(bare, color="C1", label="bare network")
+    axes.axhspan(*share_interval(bare, images), color="C1", alpha=0.12, linewidth=0)
+
+
+def _draw_curve(axes: Any, points: Sequence[Point], images: int) -> None:
+    areas = [point.area for point in points]
+    shares = [point.accuracy for point in points]
+    ends = [share_interval(share, images) for share in shares]
+    # Rounding may put an end beyond the share itself, and a length is not negative.
+    below = [max(s - low, 0.0) for s, (low, _) in zip(shares, ends, strict=True)]
+    above = [max(high - s, 0.0) for s, (_, high) in zip(shares, ends, strict=True)]
+    label = f"with a budget (95% interval, {images} images)"
+    style = {"color": "C0", "marker": "o", "capsize": 3, "label": label}
+    axes.errorbar(areas, shares, [below, above], **style)
+    for point in points:
+        axes.annotate(
+            f"{point.target:g}",
+            (point.area, point.accuracy),
+            textcoords="offset points",
+            xytext=(6, 6),
+            fontsize="small",
+        )
+
+
+def _mark(axes: Any, point: Point) -> None:
+    """A ring round the chosen point."""
+    ring = {"marker": "o", "markersize": 15, "fillstyle": "none", "linestyle": "none"}
+    label = f"chosen: --budget.area {point.target:g}"
+    axes.plot(point.area, point.accuracy, color="C3", label=label, **ring)

@@ -3,6 +3,7 @@
 import pytest
 from scipy import stats
 
+from train.commands.budget.picture import curve_picture
 from train.commands.budget.rule import Point, choose_area, rule_sentences
 from train.commands.intervals import share_interval
 
@@ -79,6 +80,13 @@ def test_the_interval_of_a_share_is_scipys(share, count):
     expected = stats.binomtest(right, count).proportion_ci(method="wilson")
     found = share_interval(right / count, count)
     assert found == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+@pytest.mark.parametrize("chosen", [None, 0.3])
+def test_a_curve_is_drawn_where_all_or_no_images_are_right(accuracy, chosen):
+    content = curve_picture([Point(0.3, 0.35, accuracy)], accuracy, 24, chosen)
+    assert content.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.5, 0), (1.1, 5), (-0.1, 5)])
