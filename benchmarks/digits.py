@@ -3,6 +3,7 @@
     python -m benchmarks.digits                          # the comparison
     python -m benchmarks.digits --seeds 2 --more-seeds 1 --epochs 1   # smaller
     python -m benchmarks.digits --studies preset --results results/digits_preset
+    python -m benchmarks.digits --studies budget --results results/digits_budget
 
 Every run is `python -m train fit --preset digits` with another layer, stage, number of
 training images or seed, in a directory of its own; started again, the benchmark goes
@@ -14,7 +15,6 @@ seeds, differences paired by seed, and what they say of the paper's claims.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -27,6 +27,7 @@ from typing import Literal
 import tyro
 
 from benchmarks import digits_report
+from benchmarks.digits_arms import DEFAULT_EXAMPLES, OF_PRESETS, STUDIES, Arm
 from benchmarks.digits_further import BATCH, further_scores
 from benchmarks.tables import run_all
 from train.config.presets import preset
@@ -34,103 +35,6 @@ from train.config.presets import preset
 # The learning rate of a regression predictor, as a multiple of the network's: at the
 # preset's 5, which is for heat maps, it saturates.
 REGRESSION_SCALE = 0.1
-DEFAULT_STAGE, DEFAULT_EXAMPLES = 2, 4_000
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One thing that is compared with others.
-
-    Attributes:
-      layer: name of the attention layer.
-      loss: whether the equivariance loss is on.
-      stage: after which the layer is.
-      examples: training images.
-      change: what else differs from the preset, in words; "" where nothing does.
-      options: that make the change.
-    """
-
-    layer: str
-    loss: bool = False
-    stage: int = DEFAULT_STAGE
-    examples: int = DEFAULT_EXAMPLES
-    change: str = ""
-    options: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name of its runs' directories and its rows."""
-        loss = "+loss" if self.loss else ""
-        # Without a layer there is no stage: such runs serve every stage.
-        stage = f"-stage{self.stage}" if self.layer != "none" else ""
-        change = f"-{self.change.replace(' ', '-')}" if self.change else ""
-        return f"{self.layer}{loss}{stage}-{self.examples}{change}"
-
-
-NONE, TRUNK = Arm("none"), Arm("positionwise-trunk")
-BEST = Arm("rectangular-moment", loss=True)
-LAYERS = (
-    NONE,
-    Arm("positionwise-pooled"),
-    TRUNK,
-    Arm("rectangular-regression"),
-    Arm("rectangular-regression", loss=True),
-    Arm("rectangular-moment"),
-    BEST,
-)
-
-
-def _changed(change: str, *options: str) -> Arm:
-    return dataclasses.replace(BEST, change=change, options=options)
-
-
-# What makes the moment rectangle train: one thing is taken away or changed at a time.
-ABLATION = (
-    BEST,
-    _changed("sharp from the start", "--sharpness.start", "12"),
-    _changed("predictor no faster", "--optimizer.predictor-scale", "1"),
-    _changed("loss weight 1", "--equivariance.weight", "1"),
-    _changed("absolute distances", "--equivariance.no-relative"),
-    _changed("corner distances", "--equivariance.metric", "corners"),
-    _changed("moved images not classified", "--equivariance.no-classify-moved"),
-    Arm("rectangular-rotations", loss=True),
-)
-
-# How far the loss can be pushed: trained on all movements that are evaluated.
-_ALL_MOVEMENTS = ("--equivariance.max-angle", "0.7854", "--equivariance.max-shift")
-MOVEMENT = (
-    dataclasses.replace(BEST, loss=False),
-    BEST,
-    *(
-        _changed(
-            f"weight {weight} all movements",
-            *(*_ALL_MOVEMENTS, "0.5", "--equivariance.weight", str(weight)),
-        )
-        for weight in (1, 10)
-    ),
-)
-
-
-def _each(field: str, values: tuple[int, ...]) -> tuple[Arm, ...]:
-    changed = (
-        dataclasses.replace(arm, **{field: value})
-        for value in values
-        for arm in (NONE, TRUNK, BEST)
-    )
-    return tuple(dict.fromkeys(changed))
-
-
-STUDIES: dict[str, tuple[Arm, ...]] = {
-    "layers": LAYERS,
-    "stages": _each("stage", (1, 2, 3)),
-    "examples": _each("examples", (1_000, 4_000, 16_000)),
-    "ablation": ABLATION,
-    "movement": MOVEMENT,
-    "preset": (
-        Arm("none", examples=16_000),
-        dataclasses.replace(BEST, examples=16_000),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -138,26 +42,29 @@ class Options:
     """What to compare."""
 
     studies: tuple[
-        Literal["layers", "stages", "examples", "ablation", "movement", "preset"], ...
+        Literal[
+            "layers", "stages", "examples", "ablation", "movement", "preset", "budget"
+        ],
+        ...,
     ] = ("layers", "stages", "examples", "ablation", "movement")
     """layers: every layer at one stage. stages, examples: three layers at each stage,
     and with each number of training images. ablation: the moment rectangle with one
     thing changed at a time. movement: its loss weighed more. preset: the preset itself
-    and without attention."""
+    and without attention. budget: it with a budget for the mask's area, and without."""
     seeds: int = 5
-    """Seeds 0, 1, ... of the studies layers and preset."""
+    """Seeds 0, 1, ... of the studies layers, preset and budget."""
     more_seeds: int = 3
     """Seeds of the studies stages, examples, ablation and movement."""
     epochs: float = 5.0
     """Passes over 4,000 training images; the number of steps is the same whatever the
-    number of images. Not of the study preset."""
+    number of images. Not of the studies preset and budget."""
     batch_size: int = 32
     """Images of a step: half the preset's, for twice its steps in less time. Not of the
-    study preset."""
+    studies preset and budget."""
     preset_epochs: float | None = None
-    """Passes over the images in the study preset; none: as the preset has it."""
+    """Passes over the images in these two studies; none: as the preset has it."""
     further_images: int = 10_000
-    """Test images beyond the data set's 2,000 in the study preset; 0: none."""
+    """Test images beyond the data set's 2,000 in these two studies; 0: none."""
     jobs: int = 1
     """Runs side by side, each on its share of the CPU cores."""
     workdir: Path = Path("runs/benchmark-digits")
@@ -189,17 +96,17 @@ def planned_runs(options: Options) -> dict[str, tuple[str, list[str]]]:
     runs = {}
     for seed in range(max(options.seeds, options.more_seeds)):
         for study in options.studies:
-            whole = study in ("layers", "preset")
+            whole = study in ("layers", *OF_PRESETS)
             if seed >= (options.seeds if whole else options.more_seeds):
                 continue
             for arm in STUDIES[study]:
                 epochs = options.epochs * DEFAULT_EXAMPLES / arm.examples
-                if study == "preset":
+                if study in OF_PRESETS:
                     epochs = options.preset_epochs or preset("digits").epochs
                 arguments = fit_arguments(arm, seed, epochs)
-                if study != "preset":
+                if study not in OF_PRESETS:
                     arguments += ["--batch-size", str(options.batch_size)]
-                prefix = "preset-" if study == "preset" else ""
+                prefix = "preset-" if study in OF_PRESETS else ""
                 runs[f"{prefix}{arm.name}-{seed}"] = (arm.name, arguments)
     return runs
 
@@ -217,7 +124,7 @@ def main(arguments: list[str]) -> None:
     runs: dict[str, list[dict]] = {}
     results = run_all(places, options.jobs)
     for (arm, _), place, result in zip(planned.values(), places, results, strict=True):
-        if "preset" in options.studies and options.further_images:
+        if {*OF_PRESETS} & {*options.studies} and options.further_images:
             result["further"] = further_scores(place, options.further_images)
         runs.setdefault(arm, []).append(result)
     record = {
@@ -228,11 +135,11 @@ def main(arguments: list[str]) -> None:
         },
         "runs": runs,
     }
-    if set(options.studies) - {"preset"}:
+    if set(options.studies) - {*OF_PRESETS}:
         steps = options.epochs * DEFAULT_EXAMPLES / options.batch_size
         images = f"{options.batch_size} images"
         record["note"] = f"Every run takes {steps:.0f} steps of {images}."
-        if "preset" in options.studies:
+        if {*OF_PRESETS} & {*options.studies}:
             record["note"] += " But not those of the preset."
     options.results.parent.mkdir(parents=True, exist_ok=True)
     options.results.with_suffix(".json").write_text(json.dumps(record, indent=1))

@@ -18,6 +18,7 @@ COLUMNS = (
     ("IoU", "test/L/iou", 3),
     ("share IoU >= 0.5", "test/L/corloc", 3),
     ("centre error (px)", "test/L/center_error", 2),
+    ("mask area", "test/L/mask_area", 3),
     ("mask mass on object", "test/L/mass_on_object", 3),
     (EQUIVARIANCE, "test/L/equivariance_iou", 3),
     ("equivariance of masks", "test/L/equivariance_mask_iou", 3),
@@ -33,6 +34,7 @@ TITLES = {
     "ablation": "What makes it train: one change at a time",
     "movement": "How well the equivariance loss makes rectangles move",
     "preset": "The preset: 16,000 training images",
+    "budget": "The preset without and with a budget: 16,000 training images",
 }
 Rows = dict[str, dict[str, list[float | None]]]
 

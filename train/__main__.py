@@ -54,6 +54,17 @@ def _report(arguments: Sequence[str]) -> int:
     return report(config)
 
 
+def _budget(arguments: Sequence[str]) -> int:
+    from train.commands.budget.options import parse_curve
+
+    config = parse_curve(arguments)
+    from train.commands.budget.curve import draw_budget
+    from train.learning.processes import own_numerics
+
+    with own_numerics():
+        return draw_budget(config)
+
+
 def _models(arguments: Sequence[str]) -> int:
     from train.commands.options import ModelsConfig, parse
 
@@ -68,6 +79,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "evaluate": (_evaluate, "Score a trained network on its test images."),
     "predict": (_predict, "Class and rectangle of your own images."),
     "report": (_report, "Compare runs: table over seeds, curves."),
+    "budget": (_budget, "Choose how much of an image the masks may cover."),
     "models": (_models, "List networks and attention layers."),
 }
 

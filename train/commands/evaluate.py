@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -108,14 +107,12 @@ def _equivariance(
     """Scores under movements, and their curves, which are drawn too."""
     if not trained.experiment.layers:
         return {}, {}
-    size = options.batch_size or trained.experiment.config.batch_size
-    count = math.ceil(options.equivariance_images / size)
-    images = [parallel.place_batch(b) for b in itertools.islice(batches, count)]
     scores, curves = equivariance_scores(
         shown_by(experiment, trained.variables, trained.step),
-        images,
+        map(parallel.place_batch, batches),
         truth=experiment.inputs.truth,
         fill=experiment.config.equivariance.fill,
+        count=options.equivariance_images,
     )
     picture = io.BytesIO()
     draw_curves(curves, picture)

@@ -1,9 +1,10 @@
-"""Confidence intervals over seeds, for any number of them."""
+"""Confidence intervals over seeds, for any number of them, and of shares of images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -63,3 +64,28 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
         return mean, None
     deviation = float(np.std(values, ddof=1))
     return mean, student_point(count - 1) * deviation / count**0.5
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95% interval of a share that was measured on `count` images.
+
+    Wilson's score interval (Wilson, JASA 1927): it stays within [0, 1] and does not
+    shrink to nothing where all images, or none, are right.
+
+    Args:
+      share: from 0 to 1.
+      count: 1 or more.
+
+    Returns:
+      Its lower and its upper end.
+    """
+    if count < 1 or not 0 <= share <= 1:
+        raise ValueError(
+            "An interval of a share needs one image or more and a share from 0 to 1;"
+            f" got {count} and {share}."
+        )
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    scale = 1 + z * z / count
+    center = (share + z * z / (2 * count)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return max(center - half, 0.0), min(center + half, 1.0)

@@ -204,16 +204,26 @@ def parse_fit(arguments: Sequence[str]) -> FitConfig:
       UserError: for an unknown preset or option.
       SystemExit: from tyro, after its own message, for everything else.
     """
+    return parse_training(FitConfig, "fit", _fit_description(), arguments)
+
+
+def parse_training(
+    kind: type[Any], command: str, description: str, arguments: Sequence[str]
+) -> Any:
+    """The config of a subcommand that trains: `FitConfig` or a class built on it."""
     name, rest = _take_preset(arguments)
-    default = preset(name) if name is not None else FitConfig()
-    _check_options(FitConfig, rest)
-    _give_help(FitConfig)
+    values = {} if name is None else vars(preset(name))
+    # No preset names a directory: each command has its own.
+    default = kind(**{k: v for k, v in values.items() if k != "workdir"})
+    _check_options(kind, rest)
+    for each in dict.fromkeys((FitConfig, kind)):
+        _give_help(each)
     config = tyro.cli(
-        FitConfig,
+        kind,
         default=default,
         args=rest,
-        prog=f"{PROGRAM} fit",
-        description=_fit_description(),
+        prog=f"{PROGRAM} {command}",
+        description=description,
     )
     return _at_home(config)
 

@@ -109,6 +109,14 @@ class BudgetConfig:
         has_target = self.area is not None and self.area_weight > 0
         return has_target or max(self.price, self.outside, self.mask_dropout) > 0
 
+    def is_in_force(self, step: int, total_steps: int) -> bool:
+        """Whether its weights have risen to the full, or there is none to rise.
+
+        Before that, masks are wider than those that the run is to end with.
+        """
+        end = min(self.start_fraction + self.ramp_fraction, 1.0)
+        return not self.is_on or step >= end * total_steps
+
     def __post_init__(self):
         """Checks ranges."""
         for names, accept, must in _BUDGET_RULES:

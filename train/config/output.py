@@ -20,7 +20,8 @@ class CheckpointConfig:
     """Newest checkpoints kept."""
     keep_best: int = 1
     """Checkpoints of best accuracy on held-out training images (data.validation) kept
-    besides; where none are held out, no checkpoint is best."""
+    besides; where none are held out, no checkpoint is best. With a budget only those
+    count that were saved after its weights had risen: before, masks are still open."""
 
     def __post_init__(self):
         """Checks ranges."""

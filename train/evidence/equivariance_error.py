@@ -16,7 +16,7 @@ lies inside the frame: the network cannot find what it cannot see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -43,7 +43,6 @@ from train.tasks.sums import Sums, finite_record, weighted_sum
 
 # How many pairs of an image and a moved image the scores are means over.
 PAIRS = "images_in_sight"
-BATCH = 100
 # The ranges of the mixed set and of the curves: angle in radians, shift where the
 # longer side of the image spans 2, so that 0.5 is a quarter of it.
 MAX_ANGLE, MAX_SCALE, MAX_SHIFT = np.pi / 4, 1.25, 0.5
@@ -123,15 +122,43 @@ def _sums(show: Show, truth: str, fill: float, batch, similarity: Similarity) ->
     return sums
 
 
-def _scores(score: Callable, images: Sequence[Batch], movement: Callable) -> Scores:
+def _mixed(positions: jax.Array) -> Similarity:
+    """An image's movement among all is a function of its place, not of its batch."""
+
+    def sample(position: jax.Array) -> Similarity:
+        return sample_similarity(
+            jax.random.fold_in(jax.random.key(0), position),
+            max_angle=MAX_ANGLE,
+            max_scale=MAX_SCALE,
+            max_shift=MAX_SHIFT,
+        )
+
+    return jax.vmap(sample)(positions)
+
+
+def _first_of(images: Iterable[Batch], count: int) -> Iterator[tuple[Batch, jax.Array]]:
+    """Batches with their images' places, until `count`; what lies beyond is padding."""
+    first = 0
+    for batch in images:
+        if first >= count:
+            return
+        positions = first + jnp.arange(batch["weight"].shape[0])
+        yield {**batch, "weight": batch["weight"] * (positions < count)}, positions
+        first += len(positions)
+
+
+def _scores(
+    score: Callable,
+    images: Sequence[tuple[Batch, jax.Array]],
+    movement: Callable[[jax.Array], Similarity],
+) -> Scores:
     """Means over all pairs in sight, and how many there are, under PAIRS.
 
-    `movement(i, batch)` gives the similarities of batch i. Without a pair in sight
-    there is no score.
+    `movement(places)` gives the similarities of the images at these places. Without a
+    pair in sight there is no score.
     """
     sums = [
-        jax.device_get(score(batch, movement(index, batch)))
-        for index, batch in enumerate(images)
+        jax.device_get(score(batch, movement(positions))) for batch, positions in images
     ]
     total = jax.tree.map(lambda *leaves: float(np.sum(leaves)), *sums)
     weight = total.pop("weight")
@@ -140,16 +167,20 @@ def _scores(score: Callable, images: Sequence[Batch], movement: Callable) -> Sco
 
 
 def equivariance_scores(
-    show: Show, images: Sequence[Batch], *, truth: str, fill: float
+    show: Show, images: Iterable[Batch], *, truth: str, fill: float, count: int
 ) -> tuple[Scores, dict[str, list[dict[str, float]]]]:
     """Scores under mixed movements, and along angle, scale and shift.
+
+    The first `count` images count, each moved by its own similarities, whatever the
+    batch that it lies in.
 
     Args:
       show: from uint8 images `[B, H, W, C]` to the evidence of the network's layers,
         in coordinates of their maps.
-      images: batches of equal size, padded, with their truth.
+      images: batches of equal size with their truth, of which the last is padded.
       truth: what the data set knows of the object: rotated, box, mask, or none.
       fill: brightness, from 0 to 1, of what comes from outside of a moved image.
+      count: the number of images, or of those there are if they are fewer.
 
     Returns:
       The mean scores by `LAYER/NAME` where each image is moved by its own random
@@ -158,28 +189,18 @@ def equivariance_scores(
       the number of pairs in sight, "images_in_sight"; without any they hold no score.
     """
     score = jax.jit(partial(_sums, show, truth, fill))
-
-    def mixed(index: int, batch: Batch) -> Similarity:
-        return sample_similarity(
-            jax.random.key(index),
-            batch["weight"].shape,
-            max_angle=MAX_ANGLE,
-            max_scale=MAX_SCALE,
-            max_shift=MAX_SHIFT,
-        )
-
+    chosen = list(_first_of(images, count))
     curves = {}
     for axis, (_, values, movement) in _CURVES.items():
         curves[axis] = []
         for value in values:
 
-            def same(_: int, batch: Batch, value=value, movement=movement):
-                count = batch["weight"].shape
-                return movement(jnp.full(count, value, jnp.float32))
+            def same(positions: jax.Array, value=value, movement=movement):
+                return movement(jnp.full(positions.shape, value, jnp.float32))
 
-            point = {axis: float(value)} | _scores(score, images, same)
+            point = {axis: float(value)} | _scores(score, chosen, same)
             curves[axis].append(point)
-    return _scores(score, images, mixed), curves
+    return _scores(score, chosen, _mixed), curves
 
 
 def draw_curves(curves: Mapping[str, Sequence[Scores]], file: Path | IO[bytes]) -> None:

@@ -6,9 +6,10 @@ to it (bilinear, each of its pixels where the network looks; see
 rectangle and a known object (`truth` "rotated", "box" or "mask"):
 
 * `iou`: the predicted with the true rotated rectangle; where the truth is a box, the
-  rectangle's axis-aligned hull with the box; where it is a mask, the filled rectangle
-  with the mask. `corloc`: share of images with at least 0.5.
-* `hull_iou`: the IoU between the two axis-aligned hulls.
+  rectangle's axis-aligned hull, cut at the edges of the picture, with the box; where it
+  is a mask, the filled rectangle with the mask. `corloc`: share of images with at least
+  0.5.
+* `hull_iou`: the IoU between the two axis-aligned hulls, both cut there.
 * `center_error`: pixels of the network's input between the two centres.
 
 For every layer with a mask, position-wise ones included:
@@ -29,27 +30,18 @@ import jax
 import jax.numpy as jnp
 
 from cram_jax.geometry.overlap import mask_iou, rotated_iou
-from cram_jax.geometry.rectangle import Rectangle, rectangle_hull
+from cram_jax.geometry.pixels import rectangle_from_pixel_box, rectangle_pixel_box
+from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.rendering import render_hard_mask
 from cram_jax.numerics import at_least_float32
 from train.tasks.sums import Sums, finite_record, weighted_sum
 
 
-def _rectangle_of_hull(hull: jax.Array) -> Rectangle:
-    left, top, right, bottom = jnp.moveaxis(hull, -1, 0)
-    return Rectangle(
-        center_x=(left + right) / 2,
-        center_y=(top + bottom) / 2,
-        half_width=(right - left) / 2,
-        half_height=(bottom - top) / 2,
-        angle=jnp.zeros_like(left),
-    )
-
-
-def _hull_iou(a: Rectangle, b: Rectangle) -> jax.Array:
-    return rotated_iou(
-        _rectangle_of_hull(rectangle_hull(a)), _rectangle_of_hull(rectangle_hull(b))
-    )
+def _hull_in_picture(rectangle: Rectangle, height: int, width: int) -> Rectangle:
+    """The hull as far as it lies in the picture: of no area where it lies beside it."""
+    size = height, width
+    box = rectangle_pixel_box(rectangle, *size, picture=size)
+    return rectangle_from_pixel_box(box, *size)
 
 
 def object_mask(batch: Mapping[str, Any], truth: Rectangle) -> jax.Array:
@@ -94,7 +86,8 @@ def _rectangle_scores(
     found: Rectangle, true: Rectangle, target: jax.Array, truth: str
 ) -> dict[str, jax.Array]:
     """Scores of rectangles `[B]` against true ones and objects `[B, H, W]`."""
-    hull_iou = _hull_iou(found, true)
+    hulls = (_hull_in_picture(each, *target.shape[1:]) for each in (found, true))
+    hull_iou = rotated_iou(*hulls)
     if truth == "rotated":
         iou = rotated_iou(found, true)
     elif truth == "box":

@@ -9,8 +9,7 @@ the images whose object is known:
 * `box_accuracy_0.3`, `..._0.5`, `..._0.7`, each also as `top1_...`, and
   `pixel_average_precision`: see `train.evidence.box_accuracy`.
 * `iou`: with the object, in the form in which it is known: its mask, rotated rectangle
-  or box (here a layer's box ends at the edges of the picture; in
-  `train.evidence.localization` it does not). `corloc`: share of images with an IoU of
+  or box, as in `train.evidence.localization`. `corloc`: share of images with an IoU of
   at least 0.5.
 * `pointing`: share of images in which the rectangle's centre, or the map's largest
   value, lies on the object.

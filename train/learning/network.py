@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def build_network(
       ValueError: if the network has no such choice of widths, or no slot in blocks.
     """
     make = functools.partial(
-        _configured_backbone(config.model),
+        _configured_backbone(config.model, axis_name),
         axis_name=axis_name,
         freeze_norm=config.optimizer.freeze_norm,
         dtype=jnp.bfloat16 if config.precision == "bf16" else None,
@@ -57,10 +57,15 @@ def build_network(
     return task.network(make, facts)
 
 
-def _configured_backbone(config: ModelConfig) -> Callable[..., nn.Module]:
+def _configured_backbone(
+    config: ModelConfig, axis_name: str | None
+) -> Callable[..., nn.Module]:
     """Makes the backbone with its attention; see `build_network`."""
     factory = attention_factory(config.attention)
     make = backbone(config.backbone)
+    if factory is not None and "axis_name" in _parameters(factory):
+        # Backbones hand it to their own BatchNorm only.
+        factory = functools.partial(factory, axis_name=axis_name)
     if config.attention_fill != "zero" and factory is not None:
         factory = _filling(config.attention, factory, config.attention_fill)
     if config.attention_in_blocks:
@@ -84,15 +89,19 @@ def _filling(
     name: str, factory: Callable[..., nn.Module], fill: str
 ) -> Callable[..., nn.Module]:
     """The factory of a layer whose gate fills what it holds back."""
-    kind = factory
-    while isinstance(kind, functools.partial):
-        kind = kind.func
-    if "fill" not in inspect.signature(kind).parameters:
+    if "fill" not in _parameters(factory):
         raise ValueError(
             f"model.attention_fill {fill!r} needs a rectangular or positionwise layer;"
             f" model.attention is {name!r}."
         )
     return functools.partial(factory, fill=fill)
+
+
+def _parameters(factory: Callable[..., nn.Module]) -> Collection[str]:
+    """Names of what a layer can be made with, whatever a partial has set already."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return inspect.signature(factory).parameters
 
 
 def initial_variables(

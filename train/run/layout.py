@@ -48,6 +48,10 @@ PREDICTION_ENDING = "-rectangle.png"
 # What `report` writes beside its curves.
 REPORT = "report.md"
 
+# What `budget` writes beside its runs.
+BUDGET = "budget.json"
+BUDGET_PICTURE = "budget.png"
+
 # Which files of a directory were written by which command; hidden.
 NOTES = ".cram-jax-outputs.jsonl"
 

@@ -54,6 +54,7 @@ class Loop:
         self.state = experiment.initial_state()
         self.step, self._seconds_before, self._scores = 0, 0.0, {}
         self._validation: dict[str, float] = {}
+        self._best, self._total = experiment.task.best_score, experiment.total_steps
         if not self._restore() and config.model.pretrained is not None:
             self.state = experiment.pretrained_state(display.message)
         self._batches = feed.train_batches(self.step, parallel.place_batch)
@@ -84,7 +85,7 @@ class Loop:
           NonFiniteError: for a loss or gradient that is not a number.
           CannotWriteError: on a full disk.
         """
-        output, total = self._config.output, self._experiment.total_steps
+        output, total = self._config.output, self._total
         traced = self._config.workdir / layout.PROFILE, self.step, output.profile_steps
         with self._open(), Profiler(*traced) as profiler:
             while self.step < total:
@@ -106,9 +107,9 @@ class Loop:
         return DONE
 
     def _evaluates(self) -> bool:
-        experiment, output = self._experiment, self._config.output
-        due = output.evaluates_at(self.step, experiment.steps_per_epoch)
-        return due or self.step == experiment.total_steps
+        per_epoch = self._experiment.steps_per_epoch
+        due = self._config.output.evaluates_at(self.step, per_epoch)
+        return due or self.step == self._total
 
     def _saves(self) -> bool:
         return self._evaluates() or self._config.checkpoint.saves_at(self.step)
@@ -151,8 +152,7 @@ class Loop:
             given = float(window["steps"]) * self._config.batch_size
             values["skipped_images"] = given - float(window["weight"])
         values["learning_rate"] = float(self._rate(self.step - 1))
-        total = self._experiment.total_steps
-        sharpness = sharpness_at(self._config.sharpness, self.step - 1, total)
+        sharpness = sharpness_at(self._config.sharpness, self.step - 1, self._total)
         values["sharpness"] = float(sharpness)
         self._logged_at, self._logged_step = now, self.step
         self._write("train", values)
@@ -181,9 +181,8 @@ class Loop:
             for name, value in self._scores.items()
             if name.rpartition("/")[2] in names
         }
-        best = self._experiment.task.best_score
-        if best in self._validation:
-            shown[f"held-out {best}"] = self._validation[best]
+        if self._best in self._validation:
+            shown[f"held-out {self._best}"] = self._validation[self._best]
         self._display.evaluation(self.step, shown)
         if self._records is not None and self._config.output.pictures:
             self._draw(self._records)
@@ -211,11 +210,11 @@ class Loop:
             "validation": self._validation,
             "config": to_dict(self._config),
         }
-        # The test images choose nothing.
-        best = self._experiment.task.best_score
-        score = self._validation.get(best) if self._evaluates() else None
+        # The test images choose nothing, nor does what a budget has not closed yet.
+        final = self._config.budget.is_in_force(self.step, self._total)
+        scores = self._validation if final and self._evaluates() else {}
         state = self._experiment.parallel.fetchable(self.state)
-        self._checkpoints.save(self.step, state, record, score)
+        self._checkpoints.save(self.step, state, record, scores.get(self._best))
 
     def _finish(self) -> None:
         self._checkpoints.wait()

@@ -17,6 +17,7 @@ from train.learning.devices import JitParallel
 from train.learning.evaluator import shown_by
 
 SIDE = 48
+BATCHED = ("image", "label", "weight", "rectangle", "rectangle_weight")
 
 
 class Finder(nn.Module):
@@ -81,7 +82,7 @@ def batch(count=6):
     }
 
 
-def scores_of(moves, images=None, truth="rotated"):
+def scores_of(moves, images=None, truth="rotated", count=100):
     experiment = dataclasses.replace(
         tiny_experiment(tiny_config(), JitParallel()),
         model=Net(moves),
@@ -91,7 +92,7 @@ def scores_of(moves, images=None, truth="rotated"):
     )
     images = [batch(), batch()] if images is None else images
     show = shown_by(experiment, {}, jnp.zeros((), jnp.int32))
-    return equivariance_scores(show, images, truth=truth, fill=0.0)
+    return equivariance_scores(show, images, truth=truth, fill=0.0, count=count)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,38 @@ def test_without_movement_every_mask_scores_one(exact, fixed):
             assert np.isclose(middle[axis], 1.0 if axis == "scale" else 0.0, atol=1e-6)
             assert middle["look/equivariance_iou"] > 0.99
             assert middle["look/equivariance_mask_iou"] > 0.99
+
+
+def dealt(images, size):
+    """The same images in batches of another size, padded with the first."""
+    whole = {name: np.concatenate([each[name] for each in images]) for name in BATCHED}
+    total = len(whole["weight"])
+    for first in range(0, total, size):
+        rows = np.arange(first, first + size)
+        part = {name: values[rows % total] for name, values in whole.items()}
+        part["weight"] = part["weight"] * (rows < total)
+        yield part
+
+
+@pytest.mark.parametrize(("size", "count"), [(4, 100), (5, 100), (4, 7), (12, 7)])
+def test_scores_do_not_depend_on_the_size_of_a_batch(exact, size, count):
+    images = [batch(), batch()]
+    expected = exact if count == 100 else scores_of(True, images, count=count)
+    found = scores_of(True, dealt(images, size), count=count)
+    if count == 7:  # of the first batch's six images one is padding
+        middle = found[1]["shift"][len(found[1]["shift"]) // 2]
+        assert middle["images_in_sight"] == 6
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for value, wanted in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert value == pytest.approx(wanted, abs=1e-5)
+
+
+def test_images_of_a_batch_are_moved_apart(exact):
+    """Twice the same images: each has a movement of its own."""
+    one = scores_of(True, [batch()])[0]
+    assert exact[0]["look/equivariance_iou_still"] != pytest.approx(
+        one["look/equivariance_iou_still"], abs=1e-4
+    )
 
 
 def test_curves_are_drawn(exact, tmp_path):

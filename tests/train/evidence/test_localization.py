@@ -9,7 +9,9 @@ import pytest
 import shapely
 
 from cram_jax.geometry.rectangle import Rectangle
+from train.evidence.answers import Shown
 from train.evidence.localization import localization_record, localization_sums
+from train.evidence.yardsticks import yardstick_scores
 
 
 def batch_with(rectangle, side=48, **more):
@@ -62,6 +64,49 @@ def test_box_truth_is_scored_by_the_hull():
         rectangular(found, np.ones((1, 6, 6))), batch_with(true), "box"
     )
     assert scores["iou"] == scores["hull_iou"] == pytest.approx(0.5, abs=1e-5)
+
+
+# Rectangles wider than the picture, half out of it, beside it, and turned.
+BEYOND = [
+    [0.0, 0.0, 1.6, 1.4, 0.3],
+    [0.9, -0.8, 0.5, 0.4, 0.0],
+    [1.8, 0.0, 0.3, 0.3, 0.0],
+    [-0.7, 0.6, 0.6, 0.3, 0.8],
+    [0.1, 0.1, 0.3, 0.2, 0.5],
+]
+
+
+@pytest.mark.parametrize("size", [(48, 48), (24, 48), (48, 30)])
+@pytest.mark.parametrize("found", BEYOND)
+def test_boxes_end_at_the_edges_of_the_picture(found, size):
+    true = [0.1, 0.2, 0.4, 0.3, 0.0]
+    height, width = size
+    picture = shapely.box(-width, -height, width, height)
+    picture = shapely.affinity.scale(picture, *[1 / max(size)] * 2, origin=(0, 0))
+    batch = batch_with([true]) | {"image": jnp.zeros((1, *size, 1), jnp.uint8)}
+    layer = rectangular([found], np.ones((1, 6, 6)))
+    a, b = (polygon(each).envelope & picture for each in (found, true))
+    expected = (a & b).area / (a | b).area
+    for truth in ("box", "rotated"):
+        scores = localization(layer, batch, truth)
+        assert scores["hull_iou"] == pytest.approx(expected, abs=1e-5)
+    assert localization(layer, batch, "box")["iou"] == scores["hull_iou"]
+    # The exact overlap of rotated rectangles knows no picture.
+    a, b = polygon(found), polygon(true)
+    assert scores["iou"] == pytest.approx((a & b).area / (a | b).area, abs=1e-5)
+
+
+@pytest.mark.parametrize("truth", ["box", "rotated", "mask"])
+def test_the_same_overlap_stands_in_the_table_of_yardsticks(truth):
+    true = [[0.1, 0.2, 0.4, 0.3, 0.2 if truth == "rotated" else 0.0]] * len(BEYOND)
+    batch = batch_with(true)
+    layer = rectangular(BEYOND, np.ones((len(BEYOND), 48, 48)))
+    shown = Shown(layers={"layer": layer}, class_maps={})
+    rows = yardstick_scores(lambda _: shown, [batch], truth, None)
+    scores = localization(layer, batch, truth)
+    for name in ("iou", "corloc", "pointing"):
+        expected = rows["layer: rectangle"][name]
+        assert scores[name] == pytest.approx(expected, abs=1e-5), name
 
 
 def test_mask_truth_is_scored_by_filled_pixels_and_pointing_by_the_centre():

@@ -14,6 +14,7 @@ import pytest
 from cram_jax import apply_with_outside, mask_dropout_schedule
 from cram_jax.attention.evidence import attended_masks
 from cram_jax.losses import ignorance_loss
+from cram_jax.losses.budget import ramped_weight
 from tests.checks import assert_close
 from tests.tiny_runs import (
     random_batch,
@@ -180,6 +181,26 @@ def test_shares_of_a_function_of_means_add_up_with_their_gradients():
     assert_close(*gradients, rtol=1e-5)
     nothing = jnp.zeros(2), jnp.zeros(2)
     assert_close(tangent_share(function, nothing, nothing), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("start", "ramp"), [(0.1, 0.4), (0, 0), (0.6, 0.4), (1, 0), (0.1, 0.9), (0.7, 0.3)]
+)
+def test_a_budget_is_in_force_once_its_weights_are_full(start, ramp):
+    budget = BudgetConfig(price=2.0, start_fraction=start, ramp_fraction=ramp)
+    for total in (1, 7, 120):
+        in_force = [budget.is_in_force(step, total) for step in range(total + 1)]
+        weights = [
+            ramped_weight(2.0, jnp.asarray(step), total, start=start, ramp=ramp)
+            for step in range(total + 1)
+        ]
+        full = np.isclose(weights, 2.0, rtol=1e-5)
+        assert full.tolist() == in_force
+        assert in_force[-1]  # the last checkpoint may always be the best
+
+
+def test_without_a_budget_nothing_is_waited_for():
+    assert BudgetConfig().is_in_force(0, 100)
 
 
 def test_weights_rise_over_the_ramp():

@@ -21,6 +21,7 @@ from tests.tiny_runs import (
     tiny_experiment,
     write_images,
 )
+from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
 from train.errors import DONE, UserError
 from train.learning.devices import JitParallel, PmapParallel, check_batch
@@ -80,6 +81,32 @@ def test_eight_devices_agree_with_one_after_twenty_steps(parallel, on_one_device
 
 def test_jit_and_pmap_cut_a_batch_into_the_same_parts():
     assert_agree(train(PmapParallel(), config(2)), train(JitParallel(), config(2)))
+
+
+def test_batch_statistics_of_an_attention_layer_are_those_of_all_devices():
+    """Coordinate attention has a BatchNorm of its own."""
+    model = ModelConfig(widths=(4, 4, 4), attention_stages=(1,), attention="coordinate")
+    images = jax.random.normal(jax.random.key(0), (4, 12, 12, 3))
+
+    def statistics(parallel):
+        experiment = tiny_experiment(tiny_config(model=model), parallel)
+        variables = experiment.model.init(jax.random.key(1), images)
+
+        def measure(part):
+            return experiment.model.apply(
+                variables, part, train=True, mutable=["batch_stats"]
+            )[1]["batch_stats"]
+
+        if parallel.axis_name is None:
+            return jax.jit(measure)(images)
+        parts = images.reshape(2, 2, *images.shape[1:])
+        measured = jax.jit(jax.vmap(measure, axis_name=parallel.axis_name))(parts)
+        return jax.tree.map(lambda leaf: leaf[0], measured)
+
+    expected = statistics(JitParallel(jax.devices()[:1]))
+    found = statistics(PmapParallel())
+    assert "attention1" in expected
+    jax.tree.map(partial(assert_close, atol=1e-5, rtol=1e-5), found, expected)
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused_with_one_that_can():

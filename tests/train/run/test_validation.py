@@ -82,6 +82,28 @@ def test_the_best_checkpoint_is_that_of_best_validation_accuracy(
     assert evaluation_of(tmp_path, "--checkpoint", "best")["step"] == best
 
 
+def test_no_checkpoint_is_best_while_a_budget_has_not_closed_the_masks(
+    folder, tmp_path, monkeypatch
+):
+    """Of 9 steps, evaluated at each second, the weights rise until after the sixth."""
+    real = Evaluator.scores
+    validation = iter([0.9, 0.8, 0.7, 0.4, 0.3])
+
+    def scores(self, variables, step, batches):
+        found = real(self, variables, step, batches)
+        return found | ({"accuracy": next(validation)} if found["images"] == 6 else {})
+
+    monkeypatch.setattr(Evaluator, "scores", scores)
+    arguments = tiny_arguments(folder, tmp_path, "--data.validation=0.25")
+    arguments += ["--budget.area=0.5", "--budget.start-fraction=0.25"]
+    arguments += ["--budget.ramp-fraction=0.5", "--checkpoint.every-steps=100"]
+    assert main(arguments) == DONE
+    by_step = scores_of(tmp_path, "validation")
+    assert by_step == {2: 0.9, 4: 0.8, 6: 0.7, 8: 0.4, 9: 0.3}
+    scored = json.loads((tmp_path / layout.CHECKPOINT_SCORES).read_text())
+    assert scored == {"8": 0.4, "9": 0.3}
+
+
 def test_without_held_out_images_no_checkpoint_is_best(plain, capsys):
     assert scores_of(plain, "validation") == {}
     assert not (plain / layout.CHECKPOINT_SCORES).exists()
