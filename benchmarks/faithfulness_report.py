@@ -152,7 +152,7 @@ def draw(places: Mapping[str, Path], path: Path, *, count: int = 6) -> bool:
 
     Args:
       places: by caption, the work directories of networks trained on them.
-      path: of the picture.
+      path: where the picture is written.
       count: photographs of each network.
     """
     pictures, captions = [], []

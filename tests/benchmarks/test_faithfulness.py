@@ -250,7 +250,9 @@ def test_looks_are_judged_against_their_own_marker_and_against_others():
 
 
 def judge_record(rectangle, others):
-    inside = dict.fromkeys((CAM, MASK, CENTRAL), others) | {RECTANGLE: rectangle}
+    inside: dict[str, float] = dict.fromkeys((CAM, MASK, CENTRAL), others) | {
+        RECTANGLE: rectangle
+    }
     outside = {name: 1 - value for name, value in inside.items()}
     return {
         "images": 298,

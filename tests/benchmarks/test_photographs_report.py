@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,13 +85,15 @@ def test_the_ends_of_a_spread_interval_are_where_significance_ends(count):
     assert ratio == pytest.approx(np.std(a, ddof=1) / np.std(b, ddof=1))
     assert low < ratio < high
     for end in (low, high):
-        p = stats.pearsonr(a + end * b, a - end * b).pvalue
+        result: Any = stats.pearsonr(a + end * b, a - end * b)
+        p = result.pvalue
         assert p == pytest.approx(0.05, rel=1e-6)
 
 
 def test_a_spread_that_is_smaller_or_larger_is_told():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(0, 1, 40), rng.normal(0, 5, 40)
+    a: Any = rng.normal(0, 1, 40)
+    b: Any = rng.normal(0, 5, 40)
     assert spread_verdict(a, b).startswith("**holds**")
     assert spread_verdict(b, a).startswith("**fails**")
     assert spread_verdict(a, a + 0.02 * b).startswith("**undecided**")
@@ -124,8 +127,9 @@ def test_a_claim_holds_where_scipys_paired_test_says_so():
         arm: {str(seed): run for seed, run in of.items()}
         for arm, of in ((BEST.arm, better), (TRUNK.arm, worse))
     }
-    columns = [scores.values(runs, row, scores.ACCURACY) for row in (BEST, TRUNK)]
-    assert stats.ttest_rel(*columns).pvalue < 0.05
+    first: Any = scores.values(runs, BEST, scores.ACCURACY)
+    second: Any = scores.values(runs, TRUNK, scores.ACCURACY)
+    assert stats.ttest_rel(first, second).pvalue < 0.05
     told = dict(claims(runs))
     assert told["It is more accurate"]["accuracy"].startswith("**holds**")
     gap = next(v for k, v in told.items() if k.startswith("It generalises"))
