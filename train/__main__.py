@@ -49,7 +49,7 @@ def _report(arguments: Sequence[str]) -> int:
     from train.commands.options import ReportConfig, parse
 
     config = parse(ReportConfig, "report", arguments)
-    from train.commands.report import report
+    from train.commands.report.command import report
 
     return report(config)
 

@@ -245,6 +245,6 @@ def test_curves_take_any_text_as_it_is(tmp_path, value):
 
 
 def test_the_mean_curve_is_over_epochs_that_all_runs_have(tmp_path):
-    from train.commands.report_curves import _mean
+    from train.commands.report.curves import _mean
 
     assert _mean([{1: 0.5, 2: 1.0}, {2: 0.0, 3: 7.0}]) == {2: 0.5}

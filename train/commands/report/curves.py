@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cram_jax.drawing.fonts import font_file, has_font
-from train.commands.report_runs import Run
+from train.commands.report.runs import Run
 
 _SCORES = ("accuracy", "cross_entropy", "iou", "mask_iou", "center_error")
 Points = dict[float, float]

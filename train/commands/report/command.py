@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from train.commands.intervals import mean_and_interval
 from train.commands.options import ReportConfig
-from train.commands.report_curves import curve_pictures
-from train.commands.report_runs import Run, group_runs, read_runs
+from train.commands.report.curves import curve_pictures
+from train.commands.report.runs import Run, group_runs, read_runs
 from train.errors import DONE, UserError
 from train.printing import printable, say
 from train.run import layout
