@@ -80,14 +80,19 @@ def _configured_backbone(config: ModelConfig) -> Callable[..., nn.Module]:
     return functools.partial(make, attention=factory, attention_stages=stages)
 
 
+def takes_fill(factory: Callable[..., nn.Module]) -> bool:
+    """Whether the layers of a factory may fill what they hold back."""
+    kind = factory
+    while isinstance(kind, functools.partial):
+        kind = kind.func
+    return "fill" in inspect.signature(kind).parameters
+
+
 def _filling(
     name: str, factory: Callable[..., nn.Module], fill: str
 ) -> Callable[..., nn.Module]:
     """The factory of a layer whose gate fills what it holds back."""
-    kind = factory
-    while isinstance(kind, functools.partial):
-        kind = kind.func
-    if "fill" not in inspect.signature(kind).parameters:
+    if not takes_fill(factory):
         raise ValueError(
             f"model.attention_fill {fill!r} needs a rectangular or positionwise layer;"
             f" model.attention is {name!r}."

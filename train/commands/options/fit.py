@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import tyro
 
+from train.commands.options.layerless import without_layer_options
 from train.commands.options.parsing import (
     PROGRAM,
     at_home,
     check_options,
     give_help,
     take_preset,
+    typed_options,
+    typed_value,
 )
+from train.config.output import HostsConfig
+from train.config.places import expanded
 from train.config.presets import PRESETS, preset, summary
 from train.config.run import FitConfig
+from train.printing import say
+from train.run import layout
 
 
 def _fit_description() -> str:
     lines = [
         "Trains a network. Started again with the same work directory, it goes on",
-        "from its newest checkpoint.",
+        "from its newest checkpoint; options that are not given are then the run's",
+        "own. A finished run goes on with more --epochs.",
         "",
         "--preset NAME starts from a named experiment; other options change it:",
         *(f"  {name}: {summary(name)}" for name in PRESETS),
@@ -35,13 +45,18 @@ def _fit_description() -> str:
 def parse_fit(arguments: Sequence[str]) -> FitConfig:
     """The config of `fit`.
 
+    What is not typed comes from the preset, or without one from the run that the work
+    directory holds.
+
     Raises:
-      UserError: for an unknown preset or option.
+      UserError: for an unknown preset or option, for a run whose config cannot be read,
+        and for an option that needs another attention layer.
       SystemExit: from tyro, after its own message, for everything else.
     """
     name, rest = take_preset(arguments)
-    default = preset(name) if name is not None else FitConfig()
     check_options(FitConfig, rest)
+    own = _own_config(rest) if name is None else None
+    default = preset(name) if name is not None else own or FitConfig()
     give_help(FitConfig)
     config = tyro.cli(
         FitConfig,
@@ -50,4 +65,31 @@ def parse_fit(arguments: Sequence[str]) -> FitConfig:
         prog=f"{PROGRAM} fit",
         description=_fit_description(),
     )
-    return at_home(config)
+    config, given_up = at_home(config), []
+    if own is None:
+        typed = {word.lstrip("-").replace("-", "_") for word in typed_options(rest)}
+        config, given_up = without_layer_options(config, typed)
+    if given_up and not config.output.quiet:
+        say(
+            f"Switched off, for model.attention {config.model.attention} cannot do what"
+            f" the preset asks: {', '.join(given_up)}."
+        )
+    return config
+
+
+def _own_config(words: Sequence[str]) -> FitConfig | None:
+    """The config of the run in the work directory, if there is one to go on with.
+
+    A directory whose run has no checkpoint yet counts if nothing else is typed.
+    """
+    workdir = Path(expanded(str(typed_value(words, "--workdir") or FitConfig.workdir)))
+    if "--help" in words or "-h" in words or not (workdir / layout.CONFIG).is_file():
+        return None
+    # Here, for they import jax.
+    from train.run.checkpoints.reading import saved_steps
+    from train.run.workdir import load_config
+
+    if not saved_steps(workdir) and typed_options(words) != ["--workdir"]:
+        return None
+    # With whom work is shared is a matter of each start.
+    return dataclasses.replace(load_config(workdir), hosts=HostsConfig())

@@ -40,6 +40,23 @@ def take_preset(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return name, rest
 
 
+def typed_options(words: Sequence[str]) -> list[str]:
+    """The names of options among words, `--output.log-every` however it is written."""
+    names = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [name.replace("_", "-") for name in names]
+
+
+def typed_value(words: Sequence[str], option: str) -> str | None:
+    """The last value of an option among words, in either spelling; None without one."""
+    found = None
+    for position, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == option:
+            following = words[position + 1 : position + 2]
+            found = value if equals else next(iter(following), None)
+    return found
+
+
 def option_names(kind: type[Any], prefix: str = "") -> list[str]:
     """All options of a config class: `--optimizer.learning-rate`, ..."""
     names = []
