@@ -63,10 +63,32 @@ def _models(arguments: Sequence[str]) -> int:
     return print_models(config.image_size, config.channels, config.classes)
 
 
+def _export(arguments: Sequence[str]) -> int:
+    from train.commands.options import ExportConfig, parse
+
+    config = parse(ExportConfig, "export", arguments)
+    from train.commands.export import export
+    from train.learning.processes import own_numerics
+
+    with own_numerics():
+        return export(config)
+
+
+def _data(arguments: Sequence[str]) -> int:
+    from train.commands.options import parse_data
+
+    config = parse_data(arguments)
+    from train.commands.data_report import data_report
+
+    return data_report(config)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "fit": (_fit, "Train a network, or go on training it."),
     "evaluate": (_evaluate, "Score a trained network on its test images."),
     "predict": (_predict, "Class and rectangle of your own images."),
+    "export": (_export, "Write a trained network for use elsewhere."),
+    "data": (_data, "What a data set holds, and a batch of it."),
     "report": (_report, "Compare runs: table over seeds, curves."),
     "models": (_models, "List networks and attention layers."),
 }

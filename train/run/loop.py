@@ -27,7 +27,13 @@ from train.run.interrupts import Interrupts
 from train.run.metric_log import Records
 from train.run.pictures import save_film, save_picture
 from train.run.profiling import Profiler
-from train.run.progress import Display, done_lines, shown_scores, stopped_line
+from train.run.progress import (
+    Display,
+    done_lines,
+    score_line,
+    shown_scores,
+    stopped_line,
+)
 
 
 class Loop:
@@ -49,10 +55,8 @@ class Loop:
         self._evaluator = Evaluator(experiment, parallel)
         ends = experiment.plan_ends
         self._rate = learning_rate_schedule(config.optimizer, *ends)
-        always = ends[:-1]
-        self._checkpoints = Checkpoints(
-            config.workdir, config.checkpoint, always=always
-        )
+        kept = config.checkpoint
+        self._checkpoints = Checkpoints(config.workdir, kept, always=ends[:-1])
         self.state = experiment.initial_state()
         self.step, self._seconds_before, self._scores = 0, 0.0, {}
         self._validation: dict[str, float] = {}
@@ -220,7 +224,9 @@ class Loop:
         result = {"step": self.step, **self._scores, **held_out}
         write_json(workdir / layout.RESULT, result)
         film = save_film(workdir)
-        lines = done_lines(self._config, self.step, self._seconds(), film)
+        guess = self._experiment.task.guess(self._feed.inputs)
+        score, seconds = score_line(self._scores, guess), self._seconds()
+        lines = done_lines(self._config, self.step, seconds, film, score)
         for line in lines if self._was_finished else lines[:1]:
             self._display.message(line)
 

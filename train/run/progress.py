@@ -59,13 +59,23 @@ def stopped_line(config: FitConfig, step: int, total_steps: int) -> str:
     )
 
 
+def score_line(scores: Mapping[str, float], guess: Mapping[str, float]) -> str:
+    """The scores on the test images beside those of who guesses; "" for none."""
+    known = [name for name in guess if name in scores]
+    return ", ".join(
+        f"test {name} {scores[name]:.3f} (a guess has {guess[name]:.3f})"
+        for name in known
+    )
+
+
 def done_lines(
-    config: FitConfig, step: int, seconds: float, film: Path | None
+    config: FitConfig, step: int, seconds: float, film: Path | None, score: str
 ) -> tuple[str, str]:
     """What is said at the end of a run, and at the end of one that was at its end."""
     film_note = f", {film.name}" if film else ""
     done = (
-        f"Done: {step} steps in {seconds:.0f} s. See {config.workdir}:"
+        f"Done: {', '.join(filter(None, [f'{step} steps in {seconds:.0f} s', score]))}."
+        f" See {config.workdir}:"
         f" {layout.RESULT}{film_note}."
     )
     more = (

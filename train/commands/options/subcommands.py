@@ -5,8 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
+
+from train.config.checks import require
+from train.config.data import DataConfig
+from train.config.task import TaskConfig
+
 
 @dataclass(frozen=True)
 class MovedDataConfig:
@@ -60,6 +66,8 @@ class PredictConfig:
     cam: bool = False
     """Also draw the class activation map of the predicted class, beside the
     rectangle."""
+    top: int = 1
+    """Likeliest classes to name, with their probabilities."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +76,48 @@ class ReportConfig:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Work directories. Runs whose configs differ only in the seed form one row.
-    What is no evaluated run is named and passed over."""
+    What is no evaluated run, or not finished, is named and passed over."""
     output: Path = Path("report")
     """Directory for report.md and the curves."""
+    unfinished: bool = False
+    """Also report on runs that have not had all of their epochs."""
+
+
+@dataclass(frozen=True)
+class DataReportConfig:
+    """Says what a data set holds, and shows a batch of it; trains nothing."""
+
+    name: tyro.conf.Positional[str]
+    """A folder of images, or a data set's name as in fit (digits, tfds:NAME)."""
+    output: Path = Path("data-report")
+    """Directory for data.json and the pictures."""
+    images: int = 32
+    """Images of each picture."""
+    seed: int = 0
+    """Seed of the augmentation."""
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+
+    def __post_init__(self):
+        """Checks ranges."""
+        require(self.images >= 1, "images must be 1 or more", self.images)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Writes a trained network for use outside of this program."""
+
+    workdir: Path
+    """Directory of the run."""
+    to: Literal["stablehlo", "safetensors"] = "stablehlo"
+    """The form: a program that jax alone can run, or the weights alone."""
+    output: Path | None = None
+    """Directory for the files; none: WORKDIR/export."""
+    checkpoint: str = "latest"
+    """Which checkpoint: latest, best on held-out images (data.validation), or the
+    number of a step."""
+    platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")
+    """Devices that the program shall run on: cpu, cuda, rocm, tpu."""
 
 
 @dataclass(frozen=True)
