@@ -175,7 +175,8 @@ def _write_pictures(
         return
     count = min(options.images, len(source))
     batches = train_batches(source, data, count, task=task, seed=options.seed)
-    scored = sources.get("test", source)
+    has_test = "test" in surveys and surveys["test"].readable > 0
+    scored = sources["test"] if has_test else source
     rows = eval_batches(scored, data, count, task=task).rows
     chosen = np.arange(min(count, len(scored)))
     try:

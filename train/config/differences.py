@@ -85,7 +85,7 @@ def extended(old: FitConfig, new: FitConfig) -> FitConfig:
     `earlier_epochs` is filled in unless it was given: (5.0,) where a run of 5 epochs is
     to have 10, and the same where that is typed again.
     """
-    if new.earlier_epochs or new.epochs < old.epochs:
+    if new.earlier_epochs not in ((), old.earlier_epochs) or new.epochs < old.epochs:
         return new
     ends = (*old.earlier_epochs, old.epochs)
     earlier = ends if new.epochs > old.epochs else old.earlier_epochs
@@ -98,10 +98,11 @@ def is_extension(old: dict[str, Any], new: dict[str, Any]) -> bool:
     Only the number of epochs is looked at, of configs as plain values.
     """
     before, now = _ends(old), _ends(new)
-    if len(now) == 1:  # as it is typed: `extended` fills in the others
-        return now[0] >= before[-1]
+    if now[:-1] in ([], before[:-1]):  # as it is typed: `extended` fills in the others
+        return now[-1] >= before[-1]
     return now[: len(before)] == before
 
 
 def _ends(config: dict[str, Any]) -> list[float]:
+    """The epochs at which a run was to end, in order."""
     return [*config.get("earlier_epochs", ()), config.get("epochs", FitConfig.epochs)]

@@ -184,8 +184,7 @@ def make_experiment(
     task = make_task(config)
     per_epoch = inputs.num_examples / config.batch_size
     plan_ends = planned_steps(config, inputs)
-    # What is annealed has ended with the first plan, and stays as it is.
-    annealed = plan_ends[0]
+    annealed = plan_ends[0]  # What is annealed stays as it is then.
     try:
         build = functools.partial(build_network, config, task, inputs)
         intermediates = intermediates_shape(build(), inputs.image_shape)
@@ -195,6 +194,7 @@ def make_experiment(
     layers = layer_evidence(intermediates)
     _check_equivariance(config, bool(rectangles))
     check_budget(config, layers)
+    made = configured_terms(config, annealed) + budget_terms(config, task, annealed)
     mean, std = channel_statistics(config.model, inputs.image_shape[-1])
     return Experiment(
         config=config,
@@ -209,9 +209,5 @@ def make_experiment(
         std=std,
         layers=layers,
         task=task,
-        terms=(
-            *configured_terms(config, annealed),
-            *budget_terms(config, task, annealed),
-            *terms,
-        ),
+        terms=(*made, *terms),
     )

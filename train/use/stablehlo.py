@@ -38,9 +38,11 @@ def exported_program(trained: Trained, platforms: Sequence[str]) -> bytes:
     if not platforms:
         raise UserError(f"--platforms needs one of {', '.join(PLATFORMS)}.")
     experiment = trained.experiment
+    # As numpy arrays: where they lie now is no concern of the program.
+    variables, step = jax.device_get((trained.variables, trained.step))
 
     def network(images: jax.Array) -> dict[str, Any]:
-        outputs, evidence = observe(experiment, trained.variables, trained.step, images)
+        outputs, evidence = observe(experiment, variables, step, images)
         rectangles, masks = {}, {}
         for path, layer in evidence.items():
             if "rectangle" in layer:
@@ -88,7 +90,7 @@ def described(trained: Trained) -> dict[str, Any]:
         "rectangles": (
             "center_x, center_y, half_width, half_height, angle. The longer side of"
             " the input spans -1 to 1; x is to the right, y down; the angle in radians"
-            " turns +x towards +y. In pixels of the input: center_x * longer / 2 + width / 2,"
-            " center_y * longer / 2 + height / 2, half sizes * longer / 2."
+            " turns +x towards +y. In pixels of the input: center_x * longer / 2 +"
+            " width / 2, center_y * longer / 2 + height / 2, half sizes * longer / 2."
         ),
     }

@@ -86,7 +86,7 @@ class TrainedRun:
             return [
                 prediction
                 for first in range(0, len(pictures), SIZES[-1])
-                for prediction in self._batch(pictures[first : first + SIZES[-1]], cam)
+                for prediction in self._batch(pictures, first, cam)
             ]
 
     def check_cam(self) -> None:
@@ -96,15 +96,19 @@ class TrainedRun:
         given = self._trained.variables, self._trained.step
         jax.eval_shape(self._explain, *given, images)
 
-    def _batch(self, pictures: list[np.ndarray], cam: bool) -> list[Prediction]:
-        """Predictions for as many pictures as the largest batch has, or fewer."""
-        shape, task = self._experiment.inputs.image_shape, self._experiment.task
-        seen = [seen_by(picture, shape, self._data) for picture in pictures]
-        answers = list(self._sights(self._look, seen))
-        cams = list(self._sights(self._explain, seen)) if cam else None
+    def _batch(
+        self, pictures: list[np.ndarray], first: int, cam: bool
+    ) -> list[Prediction]:
+        """Predictions for the pictures from the first on that one batch may hold."""
+        facts, task = self._experiment.inputs, self._experiment.task
+        seen = [
+            seen_by(picture, facts.image_shape, self._data)
+            for picture in pictures[first : first + SIZES[-1]]
+        ]
+        answers = list(self._sights(self._look, seen, first))
+        cams = list(self._sights(self._explain, seen, first)) if cam else None
         predictions = []
         for row, (outputs, sight) in enumerate(answers):
-            facts = self._experiment.inputs
             predictions.append(
                 Prediction(
                     answer=task.prediction(outputs, sight.view, facts),
@@ -117,8 +121,13 @@ class TrainedRun:
             )
         return predictions
 
-    def _sights(self, look: Any, seen: list[Seen]) -> Iterator[tuple[Any, Sight]]:
-        """Outputs and sight of each, by one call of a compiled function."""
+    def _sights(
+        self, look: Any, seen: list[Seen], first: int
+    ) -> Iterator[tuple[Any, Sight]]:
+        """Outputs and sight of each, by one call of a compiled function.
+
+        Errors name the image by its number, from `first` on.
+        """
         size = next(size for size in SIZES if size >= len(seen))
         images = np.stack([each.image for each in seen])
         padded = np.pad(images, ((0, size - len(seen)), (0, 0), (0, 0), (0, 0)))
@@ -128,7 +137,7 @@ class TrainedRun:
             try:
                 yield sight_of(outputs, evidence, row, each)
             except NoAnswerError as error:
-                where = f"Image {row}: " if len(seen) > 1 else ""
+                where = f"Image {first + row}: " if len(seen) > 1 else ""
                 raise NoAnswerError(f"{where}{error}") from error
 
 

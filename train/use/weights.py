@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cram_jax.backbones.leaf_names import COLLECTIONS, leaves_of, place_of, subtree
+from cram_jax.backbones.weight_files import import_package
 from cram_jax.backbones.weights import load_state, read_state_dict, torch_state
-from train.errors import UserError, package
+from train.errors import UserError
 from train.files import finite
 from train.run.checkpoints.restore import Trained
 from train.use.stablehlo import described
@@ -32,9 +33,9 @@ def weights_file(trained: Trained) -> bytes:
     Raises:
       UserError: if the network has no backbone of ours, or safetensors is missing.
     """
-    safetensors = package("safetensors.numpy", "Writing .safetensors")
     variables = trained.variables
     try:
+        safetensors = import_package("safetensors.numpy")
         at = place_of(variables)
         state = torch_state(variables, at=at)
     except ValueError as error:

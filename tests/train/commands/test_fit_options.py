@@ -77,7 +77,7 @@ def test_a_mask_without_a_rectangle_has_no_equivariance(capsys):
     ],
 )
 def test_what_was_typed_is_refused(base, words, named):
-    with pytest.raises(UserError, match="and model.attention is 'none'") as error:
+    with pytest.raises(UserError, match=r"model.attention is 'none'") as error:
         parse_fit([*base, "--model.attention", "none", *words])
     assert str(error.value).startswith(named)
 
