@@ -21,7 +21,7 @@ class Prediction:
     Attributes:
       answer: what the task says, as JSON values; for classification "class", "label"
         (the class's number) and "probability".
-      class_names: of the run.
+      class_names: one for each class.
       probabilities: float32 `[classes]`; None for tasks that choose no class.
       outputs: the network's own for this image, as numpy arrays.
       sight: where it looked, as the network's layers say it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,7 +84,11 @@ def _own_config(words: Sequence[str]) -> FitConfig | None:
     A directory whose run has no checkpoint yet counts if nothing else is typed.
     """
     workdir = Path(expanded(str(typed_value(words, "--workdir") or FitConfig.workdir)))
-    if "--help" in words or "-h" in words or not (workdir / layout.CONFIG).is_file():
+    if (
+        "--help" in words
+        or "-h" in words
+        or not os.path.isfile(workdir / layout.CONFIG)
+    ):
         return None
     # Here, for they import jax.
     from train.run.checkpoints.reading import saved_steps
