@@ -15,8 +15,7 @@ from train.evidence.sight_picture import over_original
 class Prediction:
     """What a network says of one image, and where it looked.
 
-    x is to the right, y down; 0 is the left or upper edge of the image, not the centre
-    of a pixel.
+    x is to the right, y down; 0 is the left or upper edge of the image.
 
     Attributes:
       answer: what the task says, as JSON values; for classification "class", "label"

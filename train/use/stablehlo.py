@@ -28,7 +28,7 @@ def exported_program(trained: Trained, platforms: Sequence[str]) -> bytes:
 
     Args:
       trained: the network.
-      platforms: of `PLATFORMS`; the same program runs on all of them.
+      platforms: some of `PLATFORMS`; the same program runs on all of them.
 
     Raises:
       UserError: for an unknown platform, or a network that cannot be exported.

@@ -79,14 +79,14 @@ class TrainedRun:
           NoAnswerError: a ValueError, if the network's output is not finite.
           UserError: for `cam`, if the task's outputs are no classes.
         """
-        pictures = [_picture(image) for image in _each(images)]
+        given = _each(images)
         with own_numerics():
             if cam:
                 self.check_cam()
             return [
                 prediction
-                for first in range(0, len(pictures), SIZES[-1])
-                for prediction in self._batch(pictures, first, cam)
+                for first in range(0, len(given), SIZES[-1])
+                for prediction in self._batch(given, first, cam)
             ]
 
     def check_cam(self) -> None:
@@ -96,14 +96,13 @@ class TrainedRun:
         given = self._trained.variables, self._trained.step
         jax.eval_shape(self._explain, *given, images)
 
-    def _batch(
-        self, pictures: list[np.ndarray], first: int, cam: bool
-    ) -> list[Prediction]:
-        """Predictions for the pictures from the first on that one batch may hold."""
+    def _batch(self, images: list[Image], first: int, cam: bool) -> list[Prediction]:
+        """Predictions for the images from the first on that one batch may hold."""
         facts, task = self._experiment.inputs, self._experiment.task
+        # Of photographs only what the network sees is kept.
         seen = [
-            seen_by(picture, facts.image_shape, self._data)
-            for picture in pictures[first : first + SIZES[-1]]
+            seen_by(_picture(image), facts.image_shape, self._data)
+            for image in images[first : first + SIZES[-1]]
         ]
         answers = list(self._sights(self._look, seen, first))
         cams = list(self._sights(self._explain, seen, first)) if cam else None
