@@ -1,6 +1,7 @@
 """A trained run in Python: what it says is what the program says, for any images."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +55,7 @@ def test_network_and_variables_give_the_same_outputs(run, files):
     image = np.asarray(Image.open(files[1]))
     mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
     normalised = ((image / 255 - mean) / std).astype(np.float32)
-    logits = run.model.apply(run.variables, normalised[None])
+    logits: Any = run.model.apply(run.variables, normalised[None])
     (found,) = run.predict(image)
     assert_close(found.outputs, logits[0], atol=1e-4)
     probabilities = np.exp(logits[0]) / np.exp(logits[0]).sum()
@@ -102,14 +103,16 @@ def test_class_activation_maps_lie_over_the_whole_photograph(folder, tmp_path, f
     run = load_run(tmp_path)
     found = run.predict(files, cam=True)
     for file, prediction in zip(files, found, strict=True):
+        assert prediction.cam is not None
         with Image.open(file) as image:
             assert prediction.cam.shape == (image.height, image.width)
         assert prediction.cam.min() >= 0
         assert prediction.cam.max() <= 1
-    # The network sees the central square of a low photograph only.
-    low = found[2]
-    assert low.cam.shape == (90, 7)
-    assert not low.cam[:35].any()
+    # The network sees the central square of a narrow photograph only.
+    narrow = found[2].cam
+    assert narrow is not None
+    assert narrow.shape == (90, 7)
+    assert not narrow[:35].any()
     assert run.predict(files[0])[0].cam is None
 
 

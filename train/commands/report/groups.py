@@ -56,11 +56,9 @@ def short_names(workdirs: Sequence[Path]) -> list[str]:
     whole = [workdir.absolute().parts for workdir in workdirs]
 
     def name(parts: tuple[str, ...]) -> str:
-        for count in range(1, len(parts)):
-            alike = [each for each in whole if each[-count:] == parts[-count:]]
-            if len(alike) == 1:
-                break
-        return printable("/".join(parts[-count:]))
+        ends = (parts[-count:] for count in range(1, len(parts)))
+        own = (end for end in ends if sum(e[-len(end) :] == end for e in whole) == 1)
+        return printable("/".join(next(own, parts)))
 
     return [name(parts) for parts in whole]
 
