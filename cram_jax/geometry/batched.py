@@ -17,7 +17,8 @@ from cram_jax.checks import known
 from cram_jax.numerics import wide_dtype
 
 Type = TypeVar("Type", bound=type)
-Shape = tuple[int, ...]
+# A size is a whole number, or symbolic where `jax.export` leaves it open.
+Shape = tuple[Any, ...]
 
 
 def register(cls: Type) -> Type:

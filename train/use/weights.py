@@ -44,7 +44,7 @@ def weights_file(trained: Trained) -> bytes:
         state = {f"{_BACKBONE}{name}": array for name, array in state.items()}
         state |= _around(variables, at)
     about = {name: json.dumps(v) for name, v in finite(described(trained)).items()}
-    arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
+    arrays = {name: np.array(array, order="C") for name, array in state.items()}
     return safetensors.save(arrays, metadata={"format": "cram_jax", **about})
 
 

@@ -32,7 +32,7 @@ def test_classes_sizes_and_objects_are_counted(tmp_path, capsys):
     assert found["sizes"]["smallest"] == found["sizes"]["most_common"] == [12, 12]
     assert found["sizes"]["largest"] == [20, 50]
     text = " ".join(capsys.readouterr().out.split())
-    assert "largest 50 x 20; 24 with a box." in text
+    assert "largest 50 x 20, most common 12 x 12; 24 with a box." in text
     assert "train: 24 are smaller than the 16 x 16 pixels" in text
     assert "cannot be used" not in text
 

@@ -54,7 +54,8 @@ def test_what_a_layer_can_do_of_a_preset_stays(capsys, attention, gone):
         is_off = getattr(config.budget, name) == getattr(off, name)
         assert is_off == (f"budget.{name}" in gone)
     if gone:
-        assert all(name in switched_off(capsys) for name in gone)
+        said = switched_off(capsys)
+        assert all(name in said for name in gone)
     else:
         assert "Switched off" not in capsys.readouterr().out
         assert config.model.attention_fill == "mean"

@@ -308,7 +308,9 @@ def test_the_legend_lies_beside_the_plot():
         axes.plot([0, 1], [index, index], label=f"a run of many {index}")
     show_legend(axes)
     figure.draw_without_rendering()
-    legend, plot = axes.get_legend().get_window_extent(), axes.get_window_extent()
+    found = axes.get_legend()
+    assert found is not None
+    legend, plot = found.get_window_extent(), axes.get_window_extent()
     assert legend.x0 >= plot.x1
     assert legend.x1 <= figure.bbox.x1
 

@@ -239,7 +239,7 @@ def test_report_gives_mean_and_interval_over_seeds(finished, tmp_path, capsys):
         runs.append(str(run))
     assert main(["report", *runs, "--output", str(tmp_path / "report")]) == DONE
     # Student's t for 2 degrees of freedom: 4.303 * 0.1 / sqrt(3).
-    row = "| all | 3 | 2 | 0.6000 ± 0.2484 |"
+    row = "| seed0, seed1, seed2 | 3 | 2 | 0.6000 ± 0.2484 |"
     assert row in capsys.readouterr().out
     assert row in (tmp_path / "report" / "report.md").read_text()
     assert (tmp_path / "report" / "accuracy.png").stat().st_size > 0

@@ -55,6 +55,18 @@ def served(program, images, tmp_path):
     return dict(np.load(tmp_path / "answers.npz"))
 
 
+def moments(rectangle):
+    """Centre and second moments of a rectangle: the same region, the same numbers.
+
+    The angle itself is ill-conditioned where a rectangle is nearly square: the last
+    digit of what it is made from, compiled in another way, moves it by more.
+    """
+    x, y, half_width, half_height, angle = np.asarray(rectangle, np.float64)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    spread = turn @ np.diag([half_width**2, half_height**2]) @ turn.T
+    return np.array([x, y, *spread.ravel()])
+
+
 def test_the_program_gives_the_same_numbers_in_a_process_that_knows_only_jax(
     workdir, tmp_path
 ):
@@ -65,8 +77,8 @@ def test_the_program_gives_the_same_numbers_in_a_process_that_knows_only_jax(
     for row, found in enumerate(load_run(workdir).predict(images)):
         outputs, rectangle = (answers[name][row] for name in sorted(answers))
         np.testing.assert_allclose(outputs, found.outputs, rtol=0, atol=1e-6)
-        expected = found.sight.rectangles["attention1"]
-        np.testing.assert_allclose(rectangle, expected, rtol=0, atol=1e-6)
+        expected = moments(found.sight.rectangles["attention1"])
+        np.testing.assert_allclose(moments(rectangle), expected, rtol=1e-6, atol=1e-6)
     about = json.loads((tmp_path / "network.json").read_text())
     assert about["classes"] == ["blob", "cross", "edge"]
     assert about["input"]["shape"] == ["batch", SIDE, SIDE, 3]

@@ -78,9 +78,10 @@ def _abilities(model: ModelConfig) -> frozenset[str]:
     layer, features = factory(), jnp.zeros((1, 8, 8, 16))
 
     def show(features):
-        return layer.init_with_output(jax.random.key(0), features)[1]["intermediates"]
+        variables = layer.init(jax.random.key(0), features)
+        return layer.apply(variables, features, mutable=["intermediates"])[1]
 
-    evidence = layer_evidence(jax.eval_shape(show, features))
+    evidence = layer_evidence(jax.eval_shape(show, features).get("intermediates", {}))
     found = {"a mask that can be filled"} if takes_fill(factory) else set()
     for each in evidence.values():
         found |= {"a spatial mask"} if "mask" in each else set()
