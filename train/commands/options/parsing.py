@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import textwrap
@@ -93,6 +94,7 @@ def check_options(kind: type[Any], arguments: Sequence[str]) -> None:
         raise UserError(f"Unknown option {name}.{hint} See --help for all.")
 
 
+@functools.cache
 def field_sentences(kind: type[Any]) -> dict[str, str]:
     """The text under each field of a config class, on one line, by field."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
