@@ -21,7 +21,11 @@ def load(name):
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"own_cnn", "flax_mnist"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "own_cnn",
+        "flax_mnist",
+        "serve",  # in tests/train/use/test_export.py
+    }
 
 
 def test_an_own_network_learns_with_the_layer_in_it(capsys):

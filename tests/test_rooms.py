@@ -34,6 +34,7 @@ ROOMS = {
         "evidence",
         "learning",
         "run",
+        "use",
         "commands",
     ),
 }

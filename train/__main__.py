@@ -49,7 +49,7 @@ def _report(arguments: Sequence[str]) -> int:
     from train.commands.options import ReportConfig, parse
 
     config = parse(ReportConfig, "report", arguments)
-    from train.commands.report import report
+    from train.commands.report.command import report
 
     return report(config)
 
@@ -74,10 +74,32 @@ def _models(arguments: Sequence[str]) -> int:
     return print_models(config.image_size, config.channels, config.classes)
 
 
+def _export(arguments: Sequence[str]) -> int:
+    from train.commands.options import ExportConfig, parse
+
+    config = parse(ExportConfig, "export", arguments)
+    from train.commands.export import export
+    from train.learning.processes import own_numerics
+
+    with own_numerics():
+        return export(config)
+
+
+def _data(arguments: Sequence[str]) -> int:
+    from train.commands.options import parse_data
+
+    config = parse_data(arguments)
+    from train.commands.data_report import data_report
+
+    return data_report(config)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "fit": (_fit, "Train a network, or go on training it."),
     "evaluate": (_evaluate, "Score a trained network on its test images."),
     "predict": (_predict, "Class and rectangle of your own images."),
+    "export": (_export, "Write a trained network for use elsewhere."),
+    "data": (_data, "What a data set holds, and a batch of it."),
     "report": (_report, "Compare runs: table over seeds, curves."),
     "budget": (_budget, "Choose how much of an image the masks may cover."),
     "models": (_models, "List networks and attention layers."),

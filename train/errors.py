@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 DONE = 0
@@ -45,6 +45,23 @@ class NonFiniteError(UserError):
     """A loss or gradient became NaN or infinite."""
 
     exit_code = NOT_FINITE
+
+    def __init__(self, name: str, step: int, kept: Sequence[int], rate: float):
+        """Says what to try.
+
+        Args:
+          name: what is not finite.
+          step: where it was met.
+          kept: steps that have a checkpoint.
+          rate: the learning rate.
+        """
+        last = f"that of step {kept[-1]}" if kept else "none yet"
+        super().__init__(
+            f"The {name} is not finite at step {step}. The last good checkpoint is"
+            f" kept ({last}). Try, in a new work directory, a lower"
+            f" --optimizer.learning-rate (it is {rate:g}), --optimizer.clip-norm 1,"
+            " or --precision float32 if it is bf16."
+        )
 
 
 class CannotWriteError(UserError):

@@ -12,13 +12,13 @@ import flax.serialization
 import jax
 import jax.export
 import jax.numpy as jnp
-import numpy as np
 
 from cram_jax.checks import known
 from cram_jax.numerics import wide_dtype
 
 Type = TypeVar("Type", bound=type)
-Shape = tuple[int, ...]
+# A size is a whole number, or symbolic where `jax.export` leaves it open.
+Shape = tuple[Any, ...]
 
 
 def register(cls: Type) -> Type:
@@ -93,7 +93,7 @@ def batch_shape(**shapes: Shape) -> Shape:
     """
     given = " and ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     try:
-        result = np.broadcast_shapes(*shapes.values())
+        result = jnp.broadcast_shapes(*shapes.values())
     except ValueError:
         raise ValueError(
             f"The batch axes do not fit together: {given}; add axes of length 1 where"
@@ -153,7 +153,9 @@ def align(**parts: tuple[Any, int]) -> list[Any]:
         return leaf.shape[: leaf.ndim - own]
 
     shapes = {
-        name: np.broadcast_shapes(*(batch(leaf, own) for leaf in jax.tree.leaves(tree)))
+        name: jnp.broadcast_shapes(
+            *(batch(leaf, own) for leaf in jax.tree.leaves(tree))
+        )
         for name, (tree, own) in parts.items()
     }
     rank = len(batch_shape(**shapes))

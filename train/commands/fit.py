@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 
 from train.commands.models import network_table
+from train.config.differences import extended
 from train.config.places import folder_of, moved_from, with_absolute_places
 from train.config.run import FitConfig
 from train.data.loaders import Feed
@@ -47,6 +48,7 @@ def fit(config: FitConfig, *, terms: Sequence[Term] = ()) -> int:
         check_batch(config.batch_size, parallel.device_count, parts)
         check_config(config)
         before = earlier_start(config.workdir)
+        config = extended(before.config, config) if before else config
         feed = Feed(config, make_task(config), before and before.inputs)
         check_inputs(config, feed.inputs)
         experiment = make_experiment(config, feed.inputs, parallel, terms=terms)
@@ -63,6 +65,7 @@ def fit(config: FitConfig, *, terms: Sequence[Term] = ()) -> int:
             loop = Loop(experiment, feed, display)
             if before is not None and writes:
                 _report_move(before.config, config, display)
+                _report_extension(before.config, config, display)
                 note_config(config)
             return loop.run(interrupts)
 
@@ -73,4 +76,14 @@ def _report_move(before: FitConfig, now: FitConfig, display: Display) -> None:
             f"The images were in {moved} before; the classes and the number of training"
             " images are the same, so the run goes on with those in"
             f" {folder_of(now.data.name)}."
+        )
+
+
+def _report_extension(before: FitConfig, now: FitConfig, display: Display) -> None:
+    if now.epochs > before.epochs:
+        display.warning(
+            f"The run was to have {before.epochs:g} epochs, and now goes on to"
+            f" {now.epochs:g}: from there the learning rate begins its course anew"
+            f" ({now.optimizer.schedule}), while sharpness and the weights of losses"
+            f" stay as they ended. The checkpoint of epoch {before.epochs:g} is kept."
         )

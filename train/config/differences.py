@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -76,3 +77,32 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
     old, new = flat(to_dict(FitConfig())) | flat(old), flat(new)
     names = differing_fields([old, new])
     return [Difference(name, old.get(name), new.get(name)) for name in names]
+
+
+def extended(old: FitConfig, new: FitConfig) -> FitConfig:
+    """The new config of a run of `old`; where it has more epochs, it says since when.
+
+    `earlier_epochs` is filled in unless it was given: (5.0,) where a run of 5 epochs is
+    to have 10, and the same where that is typed again.
+    """
+    if new.earlier_epochs not in ((), old.earlier_epochs) or new.epochs < old.epochs:
+        return new
+    ends = (*old.earlier_epochs, old.epochs)
+    earlier = ends if new.epochs > old.epochs else old.earlier_epochs
+    return dataclasses.replace(new, earlier_epochs=earlier)
+
+
+def is_extension(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether the new config trains as the old one does, and perhaps for longer.
+
+    Only the number of epochs is looked at, of configs as plain values.
+    """
+    before, now = _ends(old), _ends(new)
+    if now[:-1] in ([], before[:-1]):  # as it is typed: `extended` fills in the others
+        return now[-1] >= before[-1]
+    return now[: len(before)] == before
+
+
+def _ends(config: dict[str, Any]) -> list[float]:
+    """The epochs at which a run was to end, in order."""
+    return [*config.get("earlier_epochs", ()), config.get("epochs", FitConfig.epochs)]

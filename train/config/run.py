@@ -7,6 +7,7 @@ under it is its help text.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,12 @@ class FitConfig:
     seed: int = 0
     """Seed of the parameters, the order of the images, and the augmentation."""
     epochs: float = 20.0
-    """Passes over the training images; parts of one too."""
+    """Passes over the training images; parts of one too. More of them than the run of
+    the work directory has: it goes on, its learning rate begins its course anew, and
+    what was annealed stays as it ended."""
+    earlier_epochs: tuple[float, ...] = ()
+    """Epochs at which the run was to end before it was given more; the program notes
+    them, nobody needs to type them."""
     batch_size: int = 64
     """Images of one step, over all devices and processes."""
     parallel: Literal["jit", "pmap"] = "jit"
@@ -53,6 +59,12 @@ class FitConfig:
         """Checks ranges."""
         require_choices(self, "")
         require(0 < self.epochs < math.inf, "epochs must be positive", self.epochs)
+        ends = (0, *self.earlier_epochs, self.epochs)
+        require(
+            all(one < next_one for one, next_one in itertools.pairwise(ends)),
+            "earlier_epochs must rise, and stay below epochs",
+            self.earlier_epochs,
+        )
         require(
             self.batch_size >= 1 and self.batch_size % self.optimizer.accumulate == 0,
             "batch_size must be a positive multiple of optimizer.accumulate",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,7 +22,6 @@ from train.data.views import (
     render_view,
 )
 
-Look = Callable[[np.ndarray], tuple[Any, dict[str, dict[str, Any]]]]
 _FIELDS = ("center_x", "center_y", "half_width", "half_height", "angle")
 
 
@@ -85,46 +84,66 @@ def as_seen(image: np.ndarray, channels: int) -> np.ndarray:
     return np.repeat(image, channels, axis=-1)
 
 
-def see(
-    look: Look,
-    image: np.ndarray,
-    image_shape: tuple[int, int, int],
-    data: DataConfig,
-) -> tuple[Any, Sight]:
-    """Shows a network one uint8 image `[H, W, C]` of any size, in colour or in grey.
+class Seen(NamedTuple):
+    """What a network sees of an image.
+
+    Attributes:
+      image: uint8 `[h, w, c]`, the network's input.
+      view: which part of the original that is.
+      size: (height, width) of the original.
+    """
+
+    image: np.ndarray
+    view: View
+    size: tuple[int, int]
+
+
+def seen_by(
+    image: np.ndarray, image_shape: tuple[int, int, int], data: DataConfig
+) -> Seen:
+    """What a network sees of one uint8 image `[H, W, C]`, in colour or in grey.
 
     Args:
-      look: from uint8 images `[1, h, w, c]` to the network's outputs and its layers'
-        evidence, in coordinates of the images.
-      image: the original.
+      image: the original, of any size.
       image_shape: (height, width, channels) of the network's input.
       data: how images are cropped and resized for the network.
+    """
+    height, width, channels = image_shape
+    size = image.shape[0], image.shape[1]
+    view = eval_view(size, (height, width), data.eval_crop)
+    shown = render_view(as_seen(image, channels), view, data.interpolation)
+    return Seen(shown, view, size)
 
-    Returns:
-      The outputs without their batch axis, and where the network looked.
+
+def sight_of(
+    outputs: Any, evidence: Mapping[str, Mapping[str, Any]], row: int, seen: Seen
+) -> tuple[Any, Sight]:
+    """The outputs for one image of a batch, and where the network looked in it.
+
+    Args:
+      outputs: fetched, the batch axis in front.
+      evidence: fetched, of its layers, in coordinates of the network's input.
+      row: the image's place in the batch.
+      seen: what the network saw of it.
 
     Raises:
       NoAnswerError: if the network's output is not finite.
     """
-    height, width, channels = image_shape
-    view = eval_view(image.shape[:2], (height, width), data.eval_crop)
-    seen = render_view(as_seen(image, channels), view, data.interpolation)
-    outputs, evidence = jax.device_get(look(seen[None]))
-    outputs = jax.tree.map(lambda leaf: leaf[0], outputs)
+    outputs = jax.tree.map(lambda leaf: leaf[row], outputs)
     rectangles, masks = {}, {}
     for path, layer in evidence.items():
         if "rectangle" in layer:
-            rectangle = layer["rectangle"].as_array()[0]
+            rectangle = layer["rectangle"].as_array()[row]
             rectangles[path] = np.asarray(rectangle, np.float64)
         else:
-            masks[path] = np.asarray(layer["mask"][0], np.float32)
+            masks[path] = np.asarray(layer["mask"][row], np.float32)
     shown = [*jax.tree.leaves(outputs), *rectangles.values(), *masks.values()]
     if not all(np.isfinite(np.asarray(each, np.float32)).all() for each in shown):
         raise NoAnswerError(
             "the network's output is not finite; its training has failed, try an"
             " earlier --checkpoint."
         )
-    return outputs, Sight(rectangles, masks, view, image.shape[:2])
+    return outputs, Sight(rectangles, masks, seen.view, seen.size)
 
 
 def _named(rectangle: np.ndarray) -> dict[str, float]:
@@ -136,18 +155,22 @@ def as_record(sight: Sight) -> dict[str, Any]:
 
     For each of them, "view" holds the five numbers in isotropic coordinates of what
     the network saw, "pixels" those in pixels of the original file (0 is the left or
-    upper edge), "corners" the four (x, y) in those pixels, "area" the share of the
-    file's pixels in it, and "covers_picture" whether all of them are.
+    upper edge), "corners" the four (x, y) in those pixels, "box" (xmin, ymin, xmax,
+    ymax) round them, cut off at the picture's edges, "area" the share of the file's
+    pixels in it, and "covers_picture" whether all of them are.
     """
     rectangles = {}
     for layer, rectangle in sight.rectangles.items():
         pixels = sight.in_pixels(layer)
         # Corners scale with their rectangle: pixels serve as well as any other unit.
-        corners = rectangle_corners(Rectangle.from_array(pixels))
+        corners = np.asarray(rectangle_corners(Rectangle.from_array(pixels)))
+        height, width = sight.size
+        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
         rectangles[layer] = {
             "view": _named(rectangle),
             "pixels": _named(pixels),
-            "corners": np.asarray(corners).tolist(),
+            "corners": corners.tolist(),
+            "box": np.clip(box, 0, [width, height, width, height]).tolist(),
             "area": sight.area(layer),
             "covers_picture": sight.covers(layer),
         }

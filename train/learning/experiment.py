@@ -46,7 +46,8 @@ class Experiment:
       parallel: the way to run its steps.
       model: the network.
       optimizer: moves the network's parameters.
-      total_steps: steps of the whole training.
+      plan_ends: steps of the whole training; of a run that was given more epochs when
+        it was finished, the steps at which it was to end, in order.
       steps_per_epoch: batches in the training images, not rounded.
       schedule: from the step to the network's "schedule" collection.
       mean: mean of each channel, in units of full scale.
@@ -61,7 +62,7 @@ class Experiment:
     parallel: Parallel
     model: nn.Module
     optimizer: optax.GradientTransformation
-    total_steps: int
+    plan_ends: tuple[int, ...]
     steps_per_epoch: float
     schedule: Callable[[jax.Array], dict[str, Any]]
     mean: tuple[float, ...]
@@ -69,6 +70,11 @@ class Experiment:
     layers: dict[str, dict[str, Any]]
     task: Task
     terms: tuple[Term, ...] = ()
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.plan_ends[-1]
 
     @property
     def axis_name(self) -> str | None:
@@ -148,6 +154,15 @@ def _check_equivariance(config: FitConfig, has_rectangle: bool) -> None:
         )
 
 
+def planned_steps(config: FitConfig, inputs: Facts) -> tuple[int, ...]:
+    """The steps after which a run was to end, in order; see `Experiment.plan_ends`."""
+    ends: list[int] = []
+    for epochs in (*config.earlier_epochs, config.epochs):
+        steps = round(epochs * inputs.num_examples / config.batch_size)
+        ends.append(max(steps, ends[-1] + 1 if ends else 1))
+    return tuple(ends)
+
+
 def make_experiment(
     config: FitConfig,
     inputs: Facts,
@@ -168,7 +183,8 @@ def make_experiment(
     """
     task = make_task(config)
     per_epoch = inputs.num_examples / config.batch_size
-    total_steps = max(round(config.epochs * per_epoch), 1)
+    plan_ends = planned_steps(config, inputs)
+    annealed = plan_ends[0]  # What is annealed stays as it is then.
     try:
         build = functools.partial(build_network, config, task, inputs)
         intermediates = intermediates_shape(build(), inputs.image_shape)
@@ -178,23 +194,20 @@ def make_experiment(
     layers = layer_evidence(intermediates)
     _check_equivariance(config, bool(rectangles))
     check_budget(config, layers)
+    made = configured_terms(config, annealed) + budget_terms(config, task, annealed)
     mean, std = channel_statistics(config.model, inputs.image_shape[-1])
     return Experiment(
         config=config,
         inputs=inputs,
         parallel=parallel,
         model=build(axis_name=parallel.axis_name),
-        optimizer=make_optimizer(config.optimizer, total_steps),
-        total_steps=total_steps,
+        optimizer=make_optimizer(config.optimizer, *plan_ends),
+        plan_ends=plan_ends,
         steps_per_epoch=per_epoch,
-        schedule=make_schedule(config, tuple(rectangles), total_steps),
+        schedule=make_schedule(config, tuple(rectangles), annealed),
         mean=mean,
         std=std,
         layers=layers,
         task=task,
-        terms=(
-            *configured_terms(config, total_steps),
-            *budget_terms(config, task, total_steps),
-            *terms,
-        ),
+        terms=(*made, *terms),
     )

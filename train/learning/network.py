@@ -85,11 +85,16 @@ def _configured_backbone(
     return functools.partial(make, attention=factory, attention_stages=stages)
 
 
+def takes_fill(factory: Callable[..., nn.Module]) -> bool:
+    """Whether the layers of a factory may fill what they hold back."""
+    return "fill" in _parameters(factory)
+
+
 def _filling(
     name: str, factory: Callable[..., nn.Module], fill: str
 ) -> Callable[..., nn.Module]:
     """The factory of a layer whose gate fills what it holds back."""
-    if "fill" not in _parameters(factory):
+    if not takes_fill(factory):
         raise ValueError(
             f"model.attention_fill {fill!r} needs a rectangular or positionwise layer;"
             f" model.attention is {name!r}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,9 +24,25 @@ def path_of(path: tuple[Any, ...]) -> str:
 
 
 def learning_rate_schedule(
-    config: OptimizerConfig, total_steps: int
+    config: OptimizerConfig, *plan_ends: int
 ) -> Callable[[Any], Any]:
-    """Learning rate by step: a linear rise, then the chosen course."""
+    """Learning rate by step: a linear rise, then the chosen course.
+
+    Args:
+      config: with that course.
+      plan_ends: the number of steps; of a run that was given more of them when it was
+        finished all such numbers, in order. After each the course begins anew, with its
+        rise (a warm restart; Loshchilov and Hutter 2017, section 3), unless it is
+        constant.
+    """
+    if config.schedule == "constant":
+        return _course(config, plan_ends[0])
+    lengths = [last - first for first, last in itertools.pairwise((0, *plan_ends))]
+    courses = [_course(config, length) for length in lengths]
+    return optax.join_schedules(courses, plan_ends[:-1]) if courses[1:] else courses[0]
+
+
+def _course(config: OptimizerConfig, total_steps: int) -> Callable[[Any], Any]:
     warmup = round(config.warmup_fraction * total_steps)
     rest = max(total_steps - warmup, 1)
     peak = config.learning_rate
@@ -132,9 +149,12 @@ def _decays(params: Any) -> Any:
 
 
 def make_optimizer(
-    config: OptimizerConfig, total_steps: int
+    config: OptimizerConfig, *plan_ends: int
 ) -> optax.GradientTransformation:
-    """Clipping, the rule, weight decay, groups and the schedule, in this order."""
+    """Clipping, the rule, weight decay, groups and the schedule, in this order.
+
+    For `plan_ends`, most often one number of steps, see `learning_rate_schedule`.
+    """
     parts = [_zero_frozen(config)]
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
@@ -147,6 +167,6 @@ def make_optimizer(
         parts += [adam, decay]
     if config.name == "lamb":
         parts.append(optax.scale_by_trust_ratio())
-    schedule = learning_rate_schedule(config, total_steps)
+    schedule = learning_rate_schedule(config, *plan_ends)
     parts += [_scale_by_group(config), optax.scale_by_learning_rate(schedule)]
     return optax.chain(*parts)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.config.differences import differences
+from train.config.differences import differences, is_extension
 from train.config.places import same_place
 from train.config.run import FitConfig, to_dict
 from train.data.facts import Facts
@@ -47,8 +47,12 @@ def check_config(config: FitConfig) -> None:
         _check_gone(workdir)
         return
     new = to_dict(config)
+    goes_on = is_extension(old, new)
     found = [
-        each for each in differences(old, new) if not same_place(each.name, old, new)
+        each
+        for each in differences(old, new)
+        if not same_place(each.name, old, new)
+        and not (goes_on and each.name in ("epochs", "earlier_epochs"))
     ]
     if found:
         raise UserError(

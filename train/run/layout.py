@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 # What `fit` writes: the record of a run ...
 CONFIG = "config.json"
 INPUTS = "inputs.json"
@@ -52,6 +54,16 @@ REPORT = "report.md"
 BUDGET = "budget.json"
 BUDGET_PICTURE = "budget.png"
 
+# What `data` writes.
+DATA_REPORT = "data.json"
+DATA_PICTURES = ("batch.png", "evaluation.png")
+
+# What `export` writes: a folder in the work directory, and the files in it.
+EXPORT_FOLDER = "export"
+EXPORTED_PROGRAM = "network.stablehlo"
+EXPORTED_FACTS = "network.json"
+EXPORTED_WEIGHTS = "network.safetensors"
+
 # Which files of a directory were written by which command; hidden.
 NOTES = ".cram-jax-outputs.jsonl"
 
@@ -61,4 +73,9 @@ def step_picture(step: int) -> str:
     return f"step_{step:08d}"
 
 
-STEP_PICTURES = "step_*.png"
+STEP_PICTURES = "step_[0-9]*.png"
+
+
+def step_of_picture(name: str) -> int:
+    """The step in the file name of a step's picture, `step_00000123-2.png` too."""
+    return int("".join(itertools.takewhile(str.isdigit, name.removeprefix("step_"))))

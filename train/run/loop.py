@@ -27,9 +27,13 @@ from train.run.interrupts import Interrupts
 from train.run.metric_log import Records
 from train.run.pictures import save_film, save_picture
 from train.run.profiling import Profiler
-from train.run.progress import Display
-
-_SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
+from train.run.progress import (
+    Display,
+    done_lines,
+    score_line,
+    shown_scores,
+    stopped_line,
+)
 
 
 class Loop:
@@ -49,8 +53,10 @@ class Loop:
         self._update = parallel.compile_update(partial(train_step, experiment))
         self._reset = parallel.compile_map(reset_window)
         self._evaluator = Evaluator(experiment, parallel)
-        self._rate = learning_rate_schedule(config.optimizer, experiment.total_steps)
-        self._checkpoints = Checkpoints(config.workdir, config.checkpoint)
+        ends = experiment.plan_ends
+        self._rate = learning_rate_schedule(config.optimizer, *ends)
+        kept = config.checkpoint
+        self._checkpoints = Checkpoints(config.workdir, kept, always=ends[:-1])
         self.state = experiment.initial_state()
         self.step, self._seconds_before, self._scores = 0, 0.0, {}
         self._validation: dict[str, float] = {}
@@ -64,6 +70,7 @@ class Loop:
             self._records = Records(config.workdir, self.step, tensorboard=board)
         self._started = self._logged_at = time.monotonic()
         self._logged_step = self.step
+        self._was_finished = self.step >= experiment.total_steps
 
     def _restore(self) -> bool:
         parallel = self._experiment.parallel
@@ -88,11 +95,13 @@ class Loop:
         output, total = self._config.output, self._total
         traced = self._config.workdir / layout.PROFILE, self.step, output.profile_steps
         with self._open(), Profiler(*traced) as profiler:
+            if self.step == 0:
+                self._draw()
             while self.step < total:
                 self.state = self._update(self.state, next(self._batches))
                 self.step += 1
                 self._display.advance(self.step)
-                logs = self.step % output.log_every == 0 or self.step == total
+                logs = self.step % output.log_every == 0 or self._ends_a_plan()
                 if logs:
                     self._log()
                 if self._evaluates():
@@ -102,14 +111,20 @@ class Loop:
                 profiler.at(self.step, self.state)
                 if interrupts.requested(agree=logs) and self.step < total:
                     self._save()
+                    self._checkpoints.wait()
+                    total = self._experiment.total_steps
+                    self._display.warning(stopped_line(self._config, self.step, total))
                     return INTERRUPTED
             self._finish()
         return DONE
 
     def _evaluates(self) -> bool:
-        per_epoch = self._experiment.steps_per_epoch
-        due = self._config.output.evaluates_at(self.step, per_epoch)
-        return due or self.step == self._total
+        experiment, output = self._experiment, self._config.output
+        due = output.evaluates_at(self.step, experiment.steps_per_epoch)
+        return due or self._ends_a_plan()
+
+    def _ends_a_plan(self) -> bool:
+        return self.step in self._experiment.plan_ends
 
     def _saves(self) -> bool:
         return self._evaluates() or self._config.checkpoint.saves_at(self.step)
@@ -126,20 +141,10 @@ class Loop:
         window = jax.device_get(self._experiment.parallel.fetchable(self.state.window))
         for name, key in (("loss", "bad_loss_step"), ("gradient", "bad_gradient_step")):
             if (bad := int(window[key])) != NEVER:
-                raise NonFiniteError(self._advice(name, bad))
+                self._checkpoints.wait()
+                rate = self._config.optimizer.learning_rate
+                raise NonFiniteError(name, bad, self._checkpoints.steps(), rate)
         return window
-
-    def _advice(self, name: str, step: int) -> str:
-        self._checkpoints.wait()
-        kept = self._checkpoints.steps()
-        last = f"that of step {kept[-1]}" if kept else "none yet"
-        rate = self._config.optimizer.learning_rate
-        return (
-            f"The {name} is not finite at step {step}. The last good checkpoint is"
-            f" kept ({last}). Try, in a new work directory, a lower"
-            f" --optimizer.learning-rate (it is {rate:g}), --optimizer.clip-norm 1,"
-            " or --precision float32 if it is bf16."
-        )
 
     def _log(self) -> None:
         window = self._fetch_window()
@@ -152,7 +157,8 @@ class Loop:
             given = float(window["steps"]) * self._config.batch_size
             values["skipped_images"] = given - float(window["weight"])
         values["learning_rate"] = float(self._rate(self.step - 1))
-        sharpness = sharpness_at(self._config.sharpness, self.step - 1, self._total)
+        annealed = self._experiment.plan_ends[0]
+        sharpness = sharpness_at(self._config.sharpness, self.step - 1, annealed)
         values["sharpness"] = float(sharpness)
         self._logged_at, self._logged_step = now, self.step
         self._write("train", values)
@@ -175,21 +181,15 @@ class Loop:
         if (held_out := self._feed.validation_batches()) is not None:
             self._validation = self._evaluator.scores(variables, step, held_out)
             self._write("validation", self._validation)
-        names = (*self._experiment.task.shown, *_SHOWN_LAYER)
-        shown = {
-            name: value
-            for name, value in self._scores.items()
-            if name.rpartition("/")[2] in names
-        }
-        if self._best in self._validation:
-            shown[f"held-out {self._best}"] = self._validation[self._best]
+        shown = shown_scores(self._experiment.task, self._scores, self._validation)
         self._display.evaluation(self.step, shown)
-        if self._records is not None and self._config.output.pictures:
-            self._draw(self._records)
+        self._draw()
         # What an evaluation takes is no training speed.
         self._logged_at, self._logged_step = time.monotonic(), self.step
 
-    def _draw(self, records: Records) -> None:
+    def _draw(self) -> None:
+        if self._records is None or not self._config.output.pictures:
+            return
         variables, step = self._experiment.parallel.fetchable(
             (self.state.evaluated_variables(), self.state.step)
         )
@@ -197,7 +197,7 @@ class Loop:
         _, evidence = self._evaluator.observe(variables, step, batch["image"])
         picture = grid_of(batch, evidence, self._feed.inputs.truth)
         save_picture(self._config.workdir, self.step, picture)
-        records.picture(self.step, picture)
+        self._records.picture(self.step, picture)
 
     def _save(self) -> None:
         """Saves, unless the state is not finite (then it raises)."""
@@ -211,7 +211,8 @@ class Loop:
             "config": to_dict(self._config),
         }
         # The test images choose nothing, nor does what a budget has not closed yet.
-        final = self._config.budget.is_in_force(self.step, self._total)
+        ends = self._experiment.plan_ends[0]
+        final = self._config.budget.is_in_force(self.step, ends)
         scores = self._validation if final and self._evaluates() else {}
         state = self._experiment.parallel.fetchable(self.state)
         self._checkpoints.save(self.step, state, record, scores.get(self._best))
@@ -225,11 +226,11 @@ class Loop:
         result = {"step": self.step, **self._scores, **held_out}
         write_json(workdir / layout.RESULT, result)
         film = save_film(workdir)
-        film_note = f", {film.name}" if film else ""
-        self._display.message(
-            f"Done: {self.step} steps in {self._seconds():.0f} s. See {workdir}:"
-            f" {layout.RESULT}{film_note}."
-        )
+        guess = self._experiment.task.guess(self._feed.inputs)
+        score, seconds = score_line(self._scores, guess), self._seconds()
+        lines = done_lines(self._config, self.step, seconds, film, score)
+        for line in lines if self._was_finished else lines[:1]:
+            self._display.message(line)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -16,7 +17,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from train.config.run import FitConfig
 from train.printing import say
+from train.run import layout
+from train.run.workdir import command_to_go_on
+from train.tasks.task import Task
+
+_SHOWN_LAYER = ("iou", "corloc", "mask_iou", "center_error")
 
 
 def _duration(seconds: float) -> str:
@@ -29,6 +36,53 @@ def _number(value: float) -> str:
 
 def _line(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {_number(value)}" for name, value in values.items())
+
+
+def shown_scores(
+    task: Task, scores: Mapping[str, float], held_out: Mapping[str, float]
+) -> dict[str, float]:
+    """Those of an evaluation's scores that are shown at once."""
+    names = (*task.shown, *_SHOWN_LAYER)
+    shown = {
+        name: value for name, value in scores.items() if name.split("/")[-1] in names
+    }
+    if task.best_score in held_out:
+        shown[f"held-out {task.best_score}"] = held_out[task.best_score]
+    return shown
+
+
+def stopped_line(config: FitConfig, step: int, total_steps: int) -> str:
+    """What is said when a run was stopped: what is saved, and what to type."""
+    return (
+        f"Stopped: step {step} of {total_steps} is saved in {config.workdir}."
+        f" To go on: {command_to_go_on(config)}"
+    )
+
+
+def score_line(scores: Mapping[str, float], guess: Mapping[str, float]) -> str:
+    """The scores on the test images beside those of who guesses; "" for none."""
+    known = [name for name in guess if name in scores]
+    return ", ".join(
+        f"test {name} {scores[name]:.3f} (a guess has {guess[name]:.3f})"
+        for name in known
+    )
+
+
+def done_lines(
+    config: FitConfig, step: int, seconds: float, film: Path | None, score: str
+) -> tuple[str, str]:
+    """What is said at the end of a run, and at the end of one that was at its end."""
+    film_note = f", {film.name}" if film else ""
+    done = (
+        f"Done: {', '.join(filter(None, [f'{step} steps in {seconds:.0f} s', score]))}."
+        f" See {config.workdir}:"
+        f" {layout.RESULT}{film_note}."
+    )
+    more = (
+        f"It has had its {config.epochs:g} epochs before. For more of them:"
+        f" {command_to_go_on(config)} --epochs N"
+    )
+    return done, more
 
 
 class Display:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import typing
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,8 @@ def load_inputs(workdir: Path) -> Facts:
     if len(sides) != 3 or isinstance(inputs.class_names, str) or not names:
         raise UserError(f"{path} is damaged: it names no image shape or no classes.")
     return inputs
+
+
+def command_to_go_on(config: FitConfig) -> str:
+    """What to type to go on with a run, with the config that it keeps."""
+    return f"python -m train fit --workdir {shlex.quote(str(config.workdir))}"

@@ -106,13 +106,21 @@ class Classification(Task):
     ) -> dict[str, Any]:
         """The likeliest class by name and number, and its probability."""
         del view
-        probabilities = np.asarray(jax.nn.softmax(outputs), np.float32)
+        probabilities = self.class_probabilities(outputs)
         label = int(np.argmax(probabilities))
         return {
             "class": facts.class_names[label],
             "label": label,
             "probability": float(probabilities[label]),
         }
+
+    def class_probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """The softmax of the logits."""
+        return np.asarray(jax.nn.softmax(outputs), np.float32)
+
+    def guess(self, facts: Facts) -> dict[str, float]:
+        """One class of many, whatever the image."""
+        return {"accuracy": 1 / len(facts.class_names)}
 
     def line(self, prediction: Mapping[str, Any]) -> str:
         """Class and probability."""

@@ -143,6 +143,11 @@ class Task(abc.ABC):
         It holds finite numbers only, "images" among them.
         """
 
+    def guess(self, facts: Facts) -> dict[str, float]:
+        """The scores, named as in `record`, of who guesses; {} if nobody knows them."""
+        del facts
+        return {}
+
     # One image.
 
     @abc.abstractmethod
@@ -154,6 +159,13 @@ class Task(abc.ABC):
           view: what the network saw of the original.
           facts: what is known of the data set.
         """
+
+    def class_probabilities(self, outputs: Outputs) -> np.ndarray | None:
+        """How likely each class is, float32 `[classes]`, from outputs as above.
+
+        None for tasks that choose no class for an image.
+        """
+        del outputs
 
     @abc.abstractmethod
     def line(self, prediction: Mapping[str, Any]) -> str:

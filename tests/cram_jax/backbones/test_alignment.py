@@ -18,10 +18,9 @@ from cram_jax.geometry.rectangle import Rectangle
 from tests.checks import assert_close
 from tests.tiny_runs import tiny_config, tiny_experiment
 from train.config.data import DataConfig
-from train.data.preparation import with_source_interpolation
-from train.evidence.sight import as_record, see
 from train.learning.devices import JitParallel
-from train.learning.evaluator import observe
+from train.run.checkpoints.restore import Trained
+from train.use import TrainedRun
 
 
 def seen_center(network, stage, side, pixel):
@@ -330,10 +329,9 @@ def test_predict_finds_the_pixels_of_the_original_through_strides_crop_and_resiz
     )
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
     variables = {name: variables[name] for name in ("params", "batch_stats")}
-    look = jax.jit(functools.partial(observe, experiment, variables, jnp.zeros(())))
-    data = with_source_interpolation(config)
-    _, sight = see(look, np.zeros((60, 100, 3), np.uint8), (12, 12, 3), data)
-    pixels = as_record(sight)["rectangles"]["attention2"]["pixels"]
+    run = TrainedRun(Trained(experiment, variables, jnp.zeros(())))
+    (found,) = run.predict(np.zeros((60, 100, 3), np.uint8))
+    pixels = found.rectangles["attention2"]["pixels"]
     # Both strided layers pad below and to the right: pixel (1, 2) of the map is
     # centred at 3.5 + 4 * (1, 2) of the view, and 4 pixels wide. The view is the
     # central 30 x 30 pixels, from (15, 35) on, at 2.5 pixels to one of its own.

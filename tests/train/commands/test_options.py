@@ -8,7 +8,9 @@ import pytest
 from tests.tiny_runs import INPUTS, tiny_config
 from train.__main__ import COMMANDS, main
 from train.commands.options import (
+    DataReportConfig,
     EvaluateConfig,
+    ExportConfig,
     ModelsConfig,
     PredictConfig,
     ReportConfig,
@@ -113,7 +115,15 @@ def configs(kind):
 
 @pytest.mark.parametrize(
     "kind",
-    [*configs(FitConfig), EvaluateConfig, PredictConfig, ReportConfig, ModelsConfig],
+    [
+        *configs(FitConfig),
+        DataReportConfig,
+        EvaluateConfig,
+        ExportConfig,
+        PredictConfig,
+        ReportConfig,
+        ModelsConfig,
+    ],
 )
 def test_every_option_has_a_sentence(kind):
     assert kind.__doc__

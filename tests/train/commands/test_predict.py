@@ -272,6 +272,45 @@ def test_a_class_activation_map_is_drawn_beside_what_is_drawn_without(
     assert tint.std() > 5
 
 
+def test_the_likeliest_classes_are_named_in_order(
+    finished, tmp_path, monkeypatch, capsys
+):
+    network = untrained(monkeypatch)
+    # Classifiers start at 0: biases make classes unlike.
+    params = jax.tree.map(np.zeros_like, network.variables["params"])
+    params["head"]["dense"]["bias"] = np.log([0.2, 0.7, 0.1]).astype(np.float32)
+    variables = network.variables | {"params": params}
+    known = dataclasses.replace(network, variables=variables)
+    monkeypatch.setattr("train.commands.predict.restore_trained", lambda *_: known)
+    file, out = photo(tmp_path / "in" / "a.png"), tmp_path / "out"
+    assert predict(finished, file.parent, "--output", out, "--top", "2") == DONE
+    (record,) = records_in(out)
+    assert [(each["class"], each["label"]) for each in record["top"]] == [
+        ("cross", 1),
+        ("blob", 0),
+    ]
+    probabilities = [each["probability"] for each in record["top"]]
+    assert probabilities == pytest.approx([0.7, 0.2])
+    assert "cross (70.0%), blob (20.0%)" in capsys.readouterr().out
+    assert predict(finished, file, "--output", out, "--top", "9") == DONE
+    assert len(records_in(out)[0]["top"]) == 3
+    assert predict(finished, file, "--output", out, "--top", "0") == WRONG_USE
+
+
+def test_a_task_that_chooses_no_class_has_no_likeliest_ones(
+    finished, tmp_path, monkeypatch, capsys
+):
+    untrained(monkeypatch)
+    kind = classification.Classification
+    answer = {"class": "blob", "label": 0, "probability": 0.5}
+    monkeypatch.setattr(kind, "class_probabilities", lambda *_: None)
+    monkeypatch.setattr(kind, "prediction", lambda *_: answer)
+    file, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    assert predict(finished, file, "--output", out, "--top", "2") == WRONG_USE
+    assert "--top needs a task that chooses a class" in capsys.readouterr().err
+    assert predict(finished, file, "--output", out) == DONE
+
+
 def test_a_task_without_classes_has_no_class_activation_map(
     finished, tmp_path, monkeypatch, capsys
 ):
@@ -341,6 +380,8 @@ def test_area_and_cover_are_those_of_the_polygon(size):
         expected = polygon.intersection(frame).area / frame.area
         assert record["area"] == pytest.approx(expected, abs=1e-4)
         assert record["covers_picture"] == polygon.contains(frame)
+        edges = np.clip(polygon.bounds, 0, [width, height, width, height])
+        assert record["box"] == pytest.approx(edges)
         covering += record["covers_picture"]
     assert covering or height != width
 

@@ -1,5 +1,6 @@
 """`report` names what it cannot use, and compares the rest honestly."""
 
+import dataclasses
 import json
 import shutil
 from typing import Any
@@ -9,8 +10,11 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from tests.tiny_runs import tiny_config
+from tests.tiny_runs import INPUTS, tiny_config
 from train.__main__ import main
+from train.commands.report.curves import show_legend
+from train.commands.report.groups import group_runs
+from train.commands.report.runs import read_runs
 from train.config.run import to_dict
 from train.errors import DONE, WRONG_USE
 
@@ -244,7 +248,74 @@ def test_curves_take_any_text_as_it_is(tmp_path, value):
     assert len([line for line in lines if line.startswith("|")]) == 4
 
 
+def inputs(workdir, examples=24):
+    values = dataclasses.asdict(INPUTS) | {"num_examples": examples}
+    (workdir / "inputs.json").write_text(json.dumps(values))
+    return workdir
+
+
+@pytest.mark.parametrize("plans", [{}, {"epochs": 9.0, "earlier_epochs": [2.0]}])
+def test_a_run_that_is_not_finished_is_named_though_nothing_is_longer(
+    tmp_path, capsys, plans
+):
+    """24 images in batches of 8 are 3 steps an epoch: of 4 epochs 2 have been."""
+    done = inputs(make_run(tmp_path / "done", 1, (0.1, 0.2, 0.3, 0.4)))
+    half = inputs(make_run(tmp_path / "half", changes={"model.attention": "none"}))
+    values = json.loads((half / "config.json").read_text()) | plans
+    (half / "config.json").write_text(json.dumps(values))
+    steps = 27 if plans else 12
+    assert report(tmp_path, done, half) == DONE
+    out = capsys.readouterr().out
+    assert f"Passed over: {half} is not finished: evaluated at step 6 of {steps}" in out
+    assert [row["runs"] for row in rows(out)] == ["done"]
+    assert report(tmp_path, half, output="none") == WRONG_USE
+    capsys.readouterr()
+    assert report(tmp_path, done, half, "--unfinished", output="all") == DONE
+    assert [row["runs"] for row in rows(capsys.readouterr().out)] == ["done", "half"]
+
+
+def test_rows_name_their_runs_and_curves_are_called_by_what_these_share(tmp_path):
+    long = "a-rather-long-name-of-a-folder-that-says-much"
+    runs = [
+        make_run(tmp_path / name, seed, changes={"model.attention": attention})
+        for name, seed, attention in (
+            ("none-0", 0, "none"),
+            ("none-1", 1, "none"),
+            ("x/run", 0, "cbam"),
+            ("y/run", 0, "rectangular"),
+            (long, 0, "coordinate"),
+        )
+    ]
+    groups = group_runs(read_runs(runs)[0])
+    assert [group.members for group in groups] == [
+        ("none-0", "none-1"),
+        ("x/run",),
+        ("y/run",),
+        (long,),
+    ]
+    assert [group.name for group in groups][:3] == ["none", "x/run", "y/run"]
+    assert len(groups[3].name) <= 28
+    assert long.startswith(groups[3].name[:-1])
+    assert groups[1].config == 'model.attention="cbam"'
+
+
+def test_the_legend_lies_beside_the_plot():
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for index in range(12):
+        axes.plot([0, 1], [index, index], label=f"a run of many {index}")
+    show_legend(axes)
+    figure.draw_without_rendering()
+    found = axes.get_legend()
+    assert found is not None
+    legend, plot = found.get_window_extent(), axes.get_window_extent()
+    assert legend.x0 >= plot.x1
+    assert legend.x1 <= figure.bbox.x1
+
+
 def test_the_mean_curve_is_over_epochs_that_all_runs_have(tmp_path):
-    from train.commands.report_curves import _mean
+    from train.commands.report.curves import _mean
 
     assert _mean([{1: 0.5, 2: 1.0}, {2: 0.0, 3: 7.0}]) == {2: 0.5}

@@ -43,9 +43,18 @@ def test_a_finished_run_leaves_all_its_records(finished):
     result = json.loads((finished / "result.json").read_text())
     assert result["images"] == 15
     assert 0 <= result["attention1/iou"] <= 1
-    assert len(list((finished / "pictures").glob("*.png"))) == 4
+    pictures = sorted(path.name for path in (finished / "pictures").glob("*.png"))
+    steps = [0, 3, 6, 9, 12]
+    assert pictures == [f"step_{step:08d}.png" for step in steps]
     with Image.open(finished / "looking.gif") as film:
-        assert len(list(ImageSequence.Iterator(film))) == 4
+        frames = [
+            np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(film)
+        ]
+    assert len(frames) == 5
+    # Below each frame it says the step: black on white, and never the same.
+    lines = [frame[-20:] for frame in frames]
+    assert all(line.min() < 60 and np.median(line) > 200 for line in lines)
+    assert len({line.tobytes() for line in lines}) == 5
     assert list((finished / "tensorboard").iterdir())
 
 
@@ -230,7 +239,7 @@ def test_report_gives_mean_and_interval_over_seeds(finished, tmp_path, capsys):
         runs.append(str(run))
     assert main(["report", *runs, "--output", str(tmp_path / "report")]) == DONE
     # Student's t for 2 degrees of freedom: 4.303 * 0.1 / sqrt(3).
-    row = "| all | 3 | 2 | 0.6000 ± 0.2484 |"
+    row = "| seed0, seed1, seed2 | 3 | 2 | 0.6000 ± 0.2484 |"
     assert row in capsys.readouterr().out
     assert row in (tmp_path / "report" / "report.md").read_text()
     assert (tmp_path / "report" / "accuracy.png").stat().st_size > 0

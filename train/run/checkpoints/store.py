@@ -8,9 +8,8 @@ unseen).
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from train.config.output import CheckpointConfig
-from train.errors import CannotWriteError, UserError, cause_of
+from train.errors import CannotWriteError, UserError
 from train.files import finite, write_json
 from train.run import layout
 from train.run.checkpoints.reading import (
@@ -31,26 +30,12 @@ from train.run.checkpoints.reading import (
 from train.run.checkpoints.retention import LatestAndBest, read_scores
 from train.run.checkpoints.safe_path import SafePath
 from train.run.checkpoints.saved_state import checksums, fitted, misfits, shorten
+from train.run.checkpoints.writing import one_sentence
 
 Report = Callable[[str], None]
 
 # Orbax's background save reads the arrays while the next steps donate them.
 _copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-
-
-@contextlib.contextmanager
-def _one_sentence(step: int) -> Iterator[None]:
-    """Turns any failure to write into one sentence."""
-    try:
-        yield
-    except (KeyboardInterrupt, UserError):
-        raise
-    except Exception as error:
-        raise CannotWriteError(
-            f"The checkpoint of step {step} could not be written ({cause_of(error)});"
-            " earlier checkpoints are whole. Make room on the disk and start the same"
-            " command again."
-        ) from error
 
 
 class Checkpoints:
@@ -61,9 +46,16 @@ class Checkpoints:
     """
 
     def __init__(
-        self, workdir: Path, config: CheckpointConfig, *, read_only: bool = False
+        self,
+        workdir: Path,
+        config: CheckpointConfig,
+        *,
+        read_only: bool = False,
+        always: Collection[int] = (),
     ):
         """Opens the directory; makes it unless `read_only`.
+
+        Checkpoints of the steps `always` are kept besides what `config` keeps.
 
         Raises:
           UserError: if its name is one that checkpoints cannot be kept under.
@@ -77,7 +69,7 @@ class Checkpoints:
         self._scores = read_scores(self._scores_file)
         self._proven = self._first_file.exists() or bool(saved_steps(workdir))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=LatestAndBest(config, self._scores),
+            preservation_policy=LatestAndBest(config, self._scores, always),
             create=not read_only,
             read_only=read_only,
         )
@@ -118,7 +110,7 @@ class Checkpoints:
         state = _copy(state)
         record = finite(record) | {"checksums": checksums(state)}
         self._saving = step
-        with _one_sentence(step):
+        with one_sentence(step):
             self._note_score(step, score)
             self._manager.save(
                 step,
@@ -144,7 +136,7 @@ class Checkpoints:
         Raises:
           CannotWriteError: if it failed.
         """
-        with _one_sentence(self._saving):
+        with one_sentence(self._saving):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
@@ -163,7 +155,7 @@ class Checkpoints:
             ) from error
         self._proven = True
         if jax.process_index() == 0:
-            with _one_sentence(step):
+            with one_sentence(step):
                 write_json(self._first_file, {"step": step})
 
     def restore(

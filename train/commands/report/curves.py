@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cram_jax.drawing.fonts import font_file, has_font
-from train.commands.report_runs import Run
+from train.commands.report.groups import Group
+from train.commands.report.runs import Run
 
 _SCORES = ("accuracy", "cross_entropy", "iou", "mask_iou", "center_error")
 Points = dict[float, float]
 
 
-def curve_pictures(groups: Mapping[str, Sequence[Run]]) -> dict[str, bytes]:
+def curve_pictures(groups: Sequence[Group]) -> dict[str, bytes]:
     """A PNG file's content for each score that a run has, by the score's name."""
     from matplotlib.figure import Figure
 
     pictures = {}
     for score in _SCORES:
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        figure = Figure(figsize=(9, 4.5), layout="constrained")
         axes = figure.subplots()
-        for index, (label, runs) in enumerate(groups.items()):
-            _draw_group(axes, score, label, runs, f"C{index % 10}")
+        for index, group in enumerate(groups):
+            _draw_group(axes, score, group.name, group.runs, f"C{index % 10}")
         if axes.lines:
             axes.set_xlabel("epoch")
             axes.set_ylabel(score.replace("_", " "))
@@ -36,8 +37,9 @@ def curve_pictures(groups: Mapping[str, Sequence[Run]]) -> dict[str, bytes]:
 
 
 def show_legend(axes: Any) -> None:
-    """A small legend whose texts are taken as they are, in any script."""
-    legend = axes.legend(fontsize="small")
+    """A small legend beside the plot, whose texts are taken as they are."""
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+    legend = axes.legend(fontsize="small", **place)
     for text in legend.get_texts():
         words = text.get_text()
         # A dollar sign in a folder's name is no formula.

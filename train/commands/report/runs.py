@@ -11,9 +11,10 @@ from typing import Any
 from train.config.differences import differing_fields
 from train.config.run import to_dict
 from train.errors import UserError, cause_of
+from train.learning.experiment import planned_steps
 from train.printing import printable
 from train.run import layout
-from train.run.workdir import load_config
+from train.run.workdir import load_config, load_inputs
 
 Record = dict[str, Any]
 PassedOver = list[str]
@@ -29,7 +30,7 @@ class Run:
       eval: records of evaluation; values that are not finite are left out.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, *, finished_only: bool = True):
         """Reads a work directory; raises UserError if it holds no evaluated run."""
         if workdir.name.startswith("."):
             raise UserError(f"{printable(workdir)} is hidden.")
@@ -40,11 +41,29 @@ class Run:
         self.eval = [_finite(each) for each in records if each["kind"] == "eval"]
         if not self.eval:
             raise UserError(f"{printable(workdir)} has not been evaluated yet.")
+        if finished_only:
+            _check_finished(workdir, self.last["step"])
 
     @property
     def last(self) -> Record:
         """The record of the last evaluation."""
         return self.eval[-1]
+
+
+def _check_finished(workdir: Path, step: int) -> None:
+    """Refuses a run that has not had all of its epochs, where it says how many steps.
+
+    Raises:
+      UserError: says how far it is.
+    """
+    if not (workdir / layout.INPUTS).exists():
+        return  # What is left of an old run; `_equally_long` compares it with others.
+    steps = planned_steps(load_config(workdir), load_inputs(workdir))[-1]
+    if step < steps:
+        raise UserError(
+            f"{printable(workdir)} is not finished: evaluated at step {step} of"
+            f" {steps} (--unfinished reports on it all the same)."
+        )
 
 
 def _read_config(workdir: Path) -> dict[str, Any]:
@@ -105,22 +124,25 @@ def _finite(record: Record) -> Record:
     }
 
 
-def read_runs(workdirs: Iterable[Path]) -> tuple[list[Run], PassedOver]:
+def read_runs(
+    workdirs: Iterable[Path], *, unfinished: bool = False
+) -> tuple[list[Run], PassedOver]:
     """The runs that can be compared, and a sentence on each entry that cannot.
 
-    Where several runs have one config and one seed, the longest counts: a copy is
-    no second seed.
+    Runs that are not finished are none of them, unless `unfinished` says so. Where
+    several runs have one config and one seed, the longest counts: a copy is no second
+    seed.
     """
     runs: list[Run] = []
     passed_over: PassedOver = []
     for workdir in workdirs:
         try:
-            runs.append(Run(workdir))
+            runs.append(Run(workdir, finished_only=not unfinished))
         except UserError as error:
             passed_over.append(" ".join(str(error).split("\n")))
     runs, repeated = _one_per_seed(runs)
-    runs, unfinished = _equally_long(runs)
-    return runs, passed_over + repeated + unfinished
+    runs, shorter = _equally_long(runs)
+    return runs, passed_over + repeated + shorter
 
 
 def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], PassedOver]:
@@ -164,20 +186,3 @@ def _equally_long(runs: Sequence[Run]) -> tuple[list[Run], PassedOver]:
                 f" {run.last['step']}, others of its config at {steps}."
             )
     return kept, sentences
-
-
-def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by what makes their configs differ from one another, seeds aside."""
-    fields = differing_fields([run.config for run in runs])
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        parts = [f"{name}={_value(run.config, name)}" for name in fields]
-        groups.setdefault(", ".join(parts) or "all", []).append(run)
-    return groups
-
-
-def _value(config: dict[str, Any], name: str) -> str:
-    value: Any = config
-    for part in name.split("."):
-        value = value[part]
-    return printable(json.dumps(value, ensure_ascii=False))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from train.commands.intervals import mean_and_interval
 from train.commands.options import ReportConfig
-from train.commands.report_curves import curve_pictures
-from train.commands.report_runs import Run, group_runs, read_runs
+from train.commands.report.curves import curve_pictures
+from train.commands.report.groups import Group, group_runs
+from train.commands.report.runs import read_runs
 from train.errors import DONE, UserError
 from train.printing import printable, say
 from train.run import layout
@@ -26,25 +27,30 @@ def _cell(values: Sequence[float], runs: int) -> str:
     return text if len(values) == runs else f"{text} ({len(values)} of {runs})"
 
 
-def markdown_table(groups: Mapping[str, Sequence[Run]]) -> str:
-    """One row per group: mean ± 95% interval over seeds of the last evaluation."""
+def markdown_table(groups: Sequence[Group]) -> str:
+    """One row per group: mean ± 95% interval over seeds of the last evaluation.
+
+    A row names its runs, and what makes their config differ from that of other rows.
+    """
     names = dict.fromkeys(
         name
-        for runs in groups.values()
-        for run in runs
+        for group in groups
+        for run in group.runs
         for name in run.last
         if name not in _ABOUT
     )
-    lines = [_row(["runs", "seeds", "steps", *names])]
-    lines.append("| --- | ---: | ---: |" + " ---: |" * len(names))
-    for label, runs in groups.items():
-        last = [run.last for run in runs]
+    about = ["runs", "config"] if len(groups) > 1 else ["runs"]
+    lines = [_row([*about, "seeds", "steps", *names])]
+    lines.append("|" + " --- |" * len(about) + " ---: |" * (2 + len(names)))
+    for group in groups:
+        last = [run.last for run in group.runs]
         steps = ", ".join(str(step) for step in sorted({each["step"] for each in last}))
         cells = [
-            _cell([each[name] for each in last if name in each], len(runs))
+            _cell([each[name] for each in last if name in each], len(last))
             for name in names
         ]
-        lines.append(_row([label, str(len(runs)), steps, *cells]))
+        about = [", ".join(group.members), group.config][: len(about)]
+        lines.append(_row([*about, str(len(last)), steps, *cells]))
     return "\n".join(lines) + "\n"
 
 
@@ -63,7 +69,7 @@ def report(options: ReportConfig) -> int:
     """
     if not options.runs:
         raise UserError("report needs at least one work directory.")
-    runs, passed_over = read_runs(options.runs)
+    runs, passed_over = read_runs(options.runs, unfinished=options.unfinished)
     if not runs:
         raise UserError(f"There is no run to report on. {' '.join(passed_over)}")
     groups = group_runs(runs)
@@ -73,7 +79,7 @@ def report(options: ReportConfig) -> int:
     files = {f"{name}.png": content for name, content in curves.items()}
     outputs.check(layout.REPORT, *files)
     notes = [f"Passed over: {sentence}" for sentence in passed_over]
-    if any(len(each) == 1 for each in groups.values()):
+    if any(len(group.runs) == 1 for group in groups):
         notes.append(_ONE_SEED)
     text = table + "".join(f"\n{note}\n" for note in notes)
     text += "".join(f"\n![{name}]({name}.png)\n" for name in curves)

@@ -1,0 +1,103 @@
+"""`data` says what a set holds and what is wrong with it, before any training."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.tiny_runs import write_images
+from train.__main__ import main
+from train.errors import DONE, WRONG_USE
+
+
+def report(folder, output, *words):
+    return main(["data", str(folder), "--output", str(output), *words])
+
+
+def split(output, name):
+    return json.loads((output / "data.json").read_text())["splits"][name]
+
+
+def test_classes_sizes_and_objects_are_counted(tmp_path, capsys):
+    folder = write_images(tmp_path / "images")
+    wide = np.random.default_rng(0).integers(0, 256, (20, 50, 3), np.uint8)
+    Image.fromarray(wide).save(folder / "train" / "edge" / "wide.png")
+    assert report(folder, tmp_path / "out", "--data.image-size=16") == DONE
+    found = split(tmp_path / "out", "train")
+    assert found["classes"] == {"blob": 8, "cross": 8, "edge": 9}
+    assert found["images"] == found["readable"] == 25
+    assert found["with_object"] == 24
+    assert found["sizes"]["smallest"] == found["sizes"]["most_common"] == [12, 12]
+    assert found["sizes"]["largest"] == [20, 50]
+    text = " ".join(capsys.readouterr().out.split())
+    assert "largest 50 x 20, most common 12 x 12; 24 with a box." in text
+    assert "train: 24 are smaller than the 16 x 16 pixels" in text
+    assert "cannot be used" not in text
+
+
+def test_what_is_broken_repeated_or_in_both_splits_is_named(tmp_path, capsys):
+    folder = write_images(tmp_path / "images")
+    train, test = folder / "train" / "blob", folder / "test" / "blob"
+    (train / "junk.png").write_bytes(b"junk")
+    shutil.copy(train / "1.png", train / "again.png")
+    shutil.copy(train / "2.png", test / "leaked.png")
+    for index in range(3, 8):
+        (folder / "train" / "cross" / f"{index}.png").unlink()
+    (folder / "boxes.csv").unlink()
+    assert report(folder, tmp_path / "out") == WRONG_USE
+    found = split(tmp_path / "out", "train")
+    (broken,) = found["broken"]
+    assert "junk.png" in broken
+    assert found["repeated"] == ["train/blob/again.png"]
+    assert split(tmp_path / "out", "test")["also_in_an_earlier_split"] == [
+        "test/blob/leaked.png"
+    ]
+    text = " ".join(capsys.readouterr().out.split())
+    assert "train: 1 cannot be used" in text
+    assert "test: 1 are also in an earlier split" in text
+    assert "train: blob has 9 images, cross 3" in text
+
+
+def test_a_batch_is_shown_as_a_step_sees_it(tmp_path):
+    folder = write_images(tmp_path / "images")
+
+    def pictures(name, *words):
+        assert report(folder, tmp_path / name, "--images=8", *words) == DONE
+        return [
+            np.asarray(Image.open(tmp_path / name / file)).astype(int)
+            for file in ("batch.png", "evaluation.png")
+        ]
+
+    plain, jittered = pictures("a"), pictures("b", "--data.color-jitter=0.9")
+    assert plain[0].shape == jittered[0].shape
+    assert np.abs(plain[0] - jittered[0]).mean() > 3
+    # What is scored is not augmented.
+    np.testing.assert_array_equal(plain[1], jittered[1])
+    preset = pictures("c", "--preset=photographs", "--data.image-size=12")
+    assert np.abs(plain[0] - preset[0]).mean() > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("/nowhere", "data.name must be one of"),
+        ("folder:/nowhere", "does not exist"),
+        ("digit", "'digits'"),
+    ],
+)
+def test_a_set_that_is_not_there_is_one_sentence(tmp_path, capsys, name, said):
+    assert report(name, tmp_path / "out") == WRONG_USE
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_the_users_is_not_written_over(tmp_path, capsys):
+    folder = write_images(tmp_path / "images")
+    (tmp_path / "data.json").write_text("mine")
+    assert report(folder, tmp_path) == WRONG_USE
+    assert "not written over" in capsys.readouterr().err
+    assert (tmp_path / "data.json").read_text() == "mine"

@@ -1,0 +1,1 @@
+"""The subcommand `report`: runs compared in a table and in curves."""
