@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -250,7 +251,7 @@ def test_looks_are_judged_against_their_own_marker_and_against_others():
 
 
 def judge_record(rectangle, others):
-    inside: dict[str, float] = dict.fromkeys((CAM, MASK, CENTRAL), others) | {
+    inside: dict[str, Any] = dict.fromkeys((CAM, MASK, CENTRAL), others) | {
         RECTANGLE: rectangle
     }
     outside = {name: 1 - value for name, value in inside.items()}
