@@ -30,7 +30,7 @@ class Target:
     """A number that every seed should reach, or the mean over them.
 
     Attributes:
-      column: of the best rectangular arm.
+      column: the score to read from the best rectangular arm.
       bound: the number.
       minus: the row whose score is subtracted first; None: none.
       at_most: the score should lie below the bound.
