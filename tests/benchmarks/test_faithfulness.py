@@ -249,9 +249,11 @@ def test_looks_are_judged_against_their_own_marker_and_against_others():
     assert marking.pointed(middles + np.array([3.5, 0]), boxes, 1.0) == 0
 
 
-def judge_record(rectangle, others):
+def judge_record(rectangle: float, others: float):
     inside = dict.fromkeys((CAM, MASK, CENTRAL), others) | {RECTANGLE: rectangle}
-    outside = {name: 1 - value for name, value in inside.items()}
+    outside = dict.fromkeys((CAM, MASK, CENTRAL), 1 - others) | {
+        RECTANGLE: 1 - rectangle
+    }
     return {
         "images": 298,
         "whole": 0.95,
