@@ -15,6 +15,8 @@ from benchmarks.tables import cell, verdict
 from cram_jax.drawing import image_grid
 
 _OTHERS = (judging.CAM, judging.MASK, judging.CENTRAL)
+# Accuracy that another class's marker costs a network that goes by it, ours.
+_USED = 0.2
 _POINTS = ("on", "near", "near, chance", "inside", "inside, chance", "area")
 _JUDGE = (
     "Judges are networks of the same kind without a layer, trained apart on"
@@ -103,6 +105,9 @@ def marker_lines(
             for shown in ("marked", "plain", "swapped")
         ]
         yield f"| {_called(arm)} | {len(seeds)} | " + " | ".join(cells) + " |"
+    yield ""
+    yield from (used_line(arm, seeds) for arm, seeds in of_set.items())
+    yield "- Where a network does not go by the marker, it need not be looked at."
     yield from ("", "| where is it? | " + " | ".join(_POINTS) + " |")
     yield "| --- |" + " ---: |" * len(_POINTS)
     for arm, seeds in of_set.items():
@@ -113,6 +118,20 @@ def marker_lines(
             ]
             yield f"| {look}; {_called(arm)} | " + " | ".join(cells) + " |"
     yield ""
+
+
+def used_line(arm: str, seeds: Mapping[str, Scores]) -> str:
+    """Whether a network goes by the marker at all."""
+    drops = [
+        scores["accuracy"]["marked"] - scores["accuracy"]["swapped"]
+        for scores in seeds.values()
+    ]
+    lost = float(np.mean(drops))
+    word = "goes by the marker" if lost >= _USED else "hardly goes by the marker"
+    return (
+        f"- {_called(arm)}: another class's marker costs {cell(list(drops), 3)} of"
+        f" accuracy; it {word}."
+    )
 
 
 def _called(arm: str) -> str:

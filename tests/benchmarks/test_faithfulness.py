@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -250,11 +249,11 @@ def test_looks_are_judged_against_their_own_marker_and_against_others():
     assert marking.pointed(middles + np.array([3.5, 0]), boxes, 1.0) == 0
 
 
-def judge_record(rectangle, others):
-    inside: dict[str, Any] = dict.fromkeys((CAM, MASK, CENTRAL), others) | {
-        RECTANGLE: rectangle
+def judge_record(rectangle: float, others: float):
+    inside = dict.fromkeys((CAM, MASK, CENTRAL), others) | {RECTANGLE: rectangle}
+    outside = dict.fromkeys((CAM, MASK, CENTRAL), 1 - others) | {
+        RECTANGLE: 1 - rectangle
     }
-    outside = {name: 1 - value for name, value in inside.items()}
     return {
         "images": 298,
         "whole": 0.95,
