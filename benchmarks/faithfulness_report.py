@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from benchmarks import faithfulness_judge as judging
-from benchmarks.photographs_picture import pictures_of
+from benchmarks.photographs_picture import pictures_of, save_sheet
 from benchmarks.tables import cell, verdict
-from cram_jax.drawing import image_grid
 
 _OTHERS = (judging.CAM, judging.MASK, judging.CENTRAL)
 # Accuracy that another class's marker costs a network that goes by it, ours.
@@ -42,14 +40,14 @@ _MARKER = (
 Scores = Mapping[str, Any]
 
 
-def by_seed(of_set: Mapping[str, Mapping[str, Scores]], *keys: str) -> list[float]:
-    """One number, the mean over judges, for each seed that has it."""
-    found = []
-    for judges in of_set.values():
+def by_seed(of_set: Mapping[str, Mapping[str, Scores]], *keys: str) -> dict[str, float]:
+    """One number, the mean over judges, by the seeds that have it."""
+    found = {}
+    for seed, judges in of_set.items():
         numbers = [_inner(scores, keys) for scores in judges.values()]
         known = [number for number in numbers if number is not None]
         if known:
-            found.append(float(np.mean(known)))
+            found[seed] = float(np.mean(known))
     return found
 
 
@@ -61,18 +59,19 @@ def _inner(scores: Any, keys: Sequence[str]) -> float | None:
 
 def judge_lines(of_set: Mapping[str, Mapping[str, Scores]], name: str) -> Iterator[str]:
     """The judges' table of one data set, and differences paired by seed."""
-    judges = {judge for scores in of_set.values() for judge in scores}
-    whole = cell(list(by_seed(of_set, "whole")), 4)
+    counts = sorted({len(judges) for judges in of_set.values()})
+    judges = " or ".join(map(str, counts))
+    whole = cell(list(by_seed(of_set, "whole").values()), 4)
     yield from (f"### {name}", "")
     yield (
-        f"{len(of_set)} seeds of networks, {len(judges)} judges; whole photographs:"
-        f" {whole}."
+        f"{len(of_set)} seeds of networks, each with {judges} judges; whole"
+        f" photographs: {whole}."
     )
     yield from ("", "| region | area | inside only | outside only |")
     yield "| --- | ---: | ---: | ---: |"
     for region in (judging.RECTANGLE, *_OTHERS, judging.BOX):
         cells = [
-            cell(list(by_seed(of_set, key, region)), digits)
+            cell(list(by_seed(of_set, key, region).values()), digits)
             for key, digits in (("area", 3), ("inside", 4), ("outside", 4))
         ]
         yield f"| {region} | " + " | ".join(cells) + " |"
@@ -82,12 +81,10 @@ def judge_lines(of_set: Mapping[str, Mapping[str, Scores]], name: str) -> Iterat
         ("outside", -1, "less is left outside"),
     ):
         for other in _OTHERS:
-            pairs = zip(
-                by_seed(of_set, side, judging.RECTANGLE),
-                by_seed(of_set, side, other),
-                strict=False,
-            )
-            found = verdict([a - b for a, b in pairs], better=better)
+            ours = by_seed(of_set, side, judging.RECTANGLE)
+            theirs = by_seed(of_set, side, other)
+            pairs = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+            found = verdict(pairs, better=better)
             yield f"- {what} than with the {other}: {found}"
     yield ""
 
@@ -182,8 +179,7 @@ def draw(places: Mapping[str, Path], path: Path, *, count: int = 6) -> bool:
             captions += [caption] * len(found)
     if not pictures:
         return False
-    sheet = image_grid(pictures, columns=count, captions=captions)
-    Image.fromarray(sheet).save(path, optimize=True)
+    save_sheet(pictures, captions, count, path)
     return True
 
 
