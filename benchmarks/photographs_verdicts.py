@@ -52,9 +52,9 @@ class Target:
 
     def reached(self, value: float) -> bool:
         """Whether a number is good enough; rounding of shares does not decide."""
-        return (
-            value <= self.bound + 1e-9 if self.at_most else value >= self.bound - 1e-9
-        )
+        if self.at_most:
+            return value <= self.bound + _ROUNDING
+        return value >= self.bound - _ROUNDING
 
 
 def _named(row: Row) -> str:
