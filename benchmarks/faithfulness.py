@@ -18,7 +18,6 @@ RESULTS.json, RESULTS.md and RESULTS.png.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -212,10 +211,7 @@ def main(arguments: list[str]) -> None:
     options = tyro.cli(
         Options, args=arguments, prog="python -m benchmarks.faithfulness"
     )
-    if options.quick:
-        workdir = options.workdir / "quick"
-        results = workdir / options.results.name
-        options = dataclasses.replace(options, workdir=workdir, results=results)
+    options = photographs.quick_places(options)
     if not options.only_report:
         # The same networks are looked at again and again.
         cache = options.workdir.resolve() / "cache"

@@ -62,7 +62,7 @@ class Photograph(NamedTuple):
       file: the photograph.
       split: "train" or "test".
       label: number of its class, and of its marker.
-      other: of another class.
+      other: the marker that another class has.
       x, y: upper left pixel of its marker.
     """
 
@@ -117,7 +117,7 @@ def make_folders(
       root: the folders `MARKED`, `PLAIN` and `SWAPPED` are made in it.
       variant: one of `VARIANTS`.
       size: side of the network's input in pixels.
-      side: of the marker.
+      side: the marker's, in pixels.
     """
     folders = {name: root / name for name in (MARKED, PLAIN, SWAPPED)}
     if (root / _DONE).exists():
@@ -161,9 +161,9 @@ def marker_scores(
 
     Args:
       trained: with a rectangle, or without a layer.
-      folders: of `make_folders`.
+      folders: what `make_folders` made.
       reach: pixels that a point may lie beside the marker, to be near it.
-      share: of the image, for the region of a map where there is no rectangle.
+      share: part of the image, for the region of a map where there is no rectangle.
     """
     accuracy = accuracy_of(trained)
     batches = {

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from benchmarks import faithfulness_judge as judging
-from benchmarks.photographs_picture import pictures_of
+from benchmarks.photographs_picture import pictures_of, save_sheet
 from benchmarks.tables import cell, verdict
-from cram_jax.drawing import image_grid
 
 _OTHERS = (judging.CAM, judging.MASK, judging.CENTRAL)
+# Accuracy that another class's marker costs a network that goes by it, ours.
+_USED = 0.2
 _POINTS = ("on", "near", "near, chance", "inside", "inside, chance", "area")
 _JUDGE = (
     "Judges are networks of the same kind without a layer, trained apart on"
@@ -40,14 +40,14 @@ _MARKER = (
 Scores = Mapping[str, Any]
 
 
-def by_seed(of_set: Mapping[str, Mapping[str, Scores]], *keys: str) -> list[float]:
-    """One number, the mean over judges, for each seed that has it."""
-    found = []
-    for judges in of_set.values():
+def by_seed(of_set: Mapping[str, Mapping[str, Scores]], *keys: str) -> dict[str, float]:
+    """One number, the mean over judges, by the seeds that have it."""
+    found = {}
+    for seed, judges in of_set.items():
         numbers = [_inner(scores, keys) for scores in judges.values()]
         known = [number for number in numbers if number is not None]
         if known:
-            found.append(float(np.mean(known)))
+            found[seed] = float(np.mean(known))
     return found
 
 
@@ -59,18 +59,19 @@ def _inner(scores: Any, keys: Sequence[str]) -> float | None:
 
 def judge_lines(of_set: Mapping[str, Mapping[str, Scores]], name: str) -> Iterator[str]:
     """The judges' table of one data set, and differences paired by seed."""
-    judges = {judge for scores in of_set.values() for judge in scores}
-    whole = cell(list(by_seed(of_set, "whole")), 4)
+    counts = sorted({len(judges) for judges in of_set.values()})
+    judges = " or ".join(map(str, counts))
+    whole = cell(list(by_seed(of_set, "whole").values()), 4)
     yield from (f"### {name}", "")
     yield (
-        f"{len(of_set)} seeds of networks, {len(judges)} judges; whole photographs:"
-        f" {whole}."
+        f"{len(of_set)} seeds of networks, each with {judges} judges; whole"
+        f" photographs: {whole}."
     )
     yield from ("", "| region | area | inside only | outside only |")
     yield "| --- | ---: | ---: | ---: |"
     for region in (judging.RECTANGLE, *_OTHERS, judging.BOX):
         cells = [
-            cell(list(by_seed(of_set, key, region)), digits)
+            cell(list(by_seed(of_set, key, region).values()), digits)
             for key, digits in (("area", 3), ("inside", 4), ("outside", 4))
         ]
         yield f"| {region} | " + " | ".join(cells) + " |"
@@ -80,12 +81,10 @@ def judge_lines(of_set: Mapping[str, Mapping[str, Scores]], name: str) -> Iterat
         ("outside", -1, "less is left outside"),
     ):
         for other in _OTHERS:
-            pairs = zip(
-                by_seed(of_set, side, judging.RECTANGLE),
-                by_seed(of_set, side, other),
-                strict=False,
-            )
-            found = verdict([a - b for a, b in pairs], better=better)
+            ours = by_seed(of_set, side, judging.RECTANGLE)
+            theirs = by_seed(of_set, side, other)
+            pairs = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+            found = verdict(pairs, better=better)
             yield f"- {what} than with the {other}: {found}"
     yield ""
 
@@ -103,6 +102,9 @@ def marker_lines(
             for shown in ("marked", "plain", "swapped")
         ]
         yield f"| {_called(arm)} | {len(seeds)} | " + " | ".join(cells) + " |"
+    yield ""
+    yield from (used_line(arm, seeds) for arm, seeds in of_set.items())
+    yield "- Where a network does not go by the marker, it need not be looked at."
     yield from ("", "| where is it? | " + " | ".join(_POINTS) + " |")
     yield "| --- |" + " ---: |" * len(_POINTS)
     for arm, seeds in of_set.items():
@@ -113,6 +115,20 @@ def marker_lines(
             ]
             yield f"| {look}; {_called(arm)} | " + " | ".join(cells) + " |"
     yield ""
+
+
+def used_line(arm: str, seeds: Mapping[str, Scores]) -> str:
+    """Whether a network goes by the marker at all."""
+    drops = [
+        scores["accuracy"]["marked"] - scores["accuracy"]["swapped"]
+        for scores in seeds.values()
+    ]
+    lost = float(np.mean(drops))
+    word = "goes by the marker" if lost >= _USED else "hardly goes by the marker"
+    return (
+        f"- {_called(arm)}: another class's marker costs {cell(list(drops), 3)} of"
+        f" accuracy; it {word}."
+    )
 
 
 def _called(arm: str) -> str:
@@ -163,8 +179,7 @@ def draw(places: Mapping[str, Path], path: Path, *, count: int = 6) -> bool:
             captions += [caption] * len(found)
     if not pictures:
         return False
-    sheet = image_grid(pictures, columns=count, captions=captions)
-    Image.fromarray(sheet).save(path, optimize=True)
+    save_sheet(pictures, captions, count, path)
     return True
 
 

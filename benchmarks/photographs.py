@@ -22,7 +22,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -180,8 +180,8 @@ def seconds_of(workdir: Path) -> float | None:
     return max((r["seconds"] for r in records if r["kind"] == "train"), default=None)
 
 
-def quick_places(options: Options) -> Options:
-    """A quick try neither reads nor replaces what a whole study has made."""
+def quick_places(options: Any) -> Any:
+    """A benchmark's options; a quick try leaves what a whole study has made alone."""
     if not options.quick:
         return options
     workdir = options.workdir / "quick"

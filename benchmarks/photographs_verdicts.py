@@ -30,7 +30,7 @@ class Target:
     """A number that every seed should reach, or the mean over them.
 
     Attributes:
-      column: of the best rectangular arm.
+      column: the score to read from the best rectangular arm.
       bound: the number.
       minus: the row whose score is subtracted first; None: none.
       at_most: the score should lie below the bound.
@@ -52,9 +52,9 @@ class Target:
 
     def reached(self, value: float) -> bool:
         """Whether a number is good enough; rounding of shares does not decide."""
-        return (
-            value <= self.bound + 1e-9 if self.at_most else value >= self.bound - 1e-9
-        )
+        if self.at_most:
+            return value <= self.bound + _ROUNDING
+        return value >= self.bound - _ROUNDING
 
 
 def _named(row: Row) -> str:

@@ -179,7 +179,7 @@ def shown_command(module: str, options: Any) -> str:
     done (`jobs`, `only_report`).
 
     Args:
-      module: of the benchmark.
+      module: the benchmark's name, as `python -m` takes it.
       options: a dataclass whose fields all have defaults.
     """
     words = ["python", "-m", module]

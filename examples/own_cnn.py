@@ -3,8 +3,8 @@
     python examples/own_cnn.py
 
 Trains it on scikit-learn's handwritten digits, each put somewhere on a larger dark
-image, and prints the accuracy on held-out images and where the network looked in one
-of them. The lines that the attention layer needs are marked.
+image. Prints the accuracy on held-out images, and for one of them where the network
+looked. The lines that the attention layer needs are marked.
 """
 
 import functools

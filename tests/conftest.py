@@ -1,5 +1,6 @@
 """Settings for all tests: CPU, eight virtual devices, and an x64 fixture."""
 
+import gc
 import os
 import tempfile
 
@@ -14,8 +15,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+# Nobody reads the source lines in programs that tests compile.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+
 import jax
 import pytest
+
+# Traced programs are many small objects that live long: looking for garbage among them
+# takes a tenth of the time.
+gc.set_threshold(200_000, 20, 20)
 
 # Whole files go to one process (their fixtures are dear): the longest must not be last.
 LONG = (

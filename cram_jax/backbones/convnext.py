@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -167,53 +167,65 @@ class ConvNeXt(nn.Module):
         return tuple(maps)
 
 
-def torchvision_name(path: Path, modules: Collection[Path]) -> str:
-    """Torchvision's names of a ConvNeXt's leaves."""
+class _Names(NamedTuple):
+    """What a library calls the parts of a ConvNeXt."""
+
+    head: Mapping[str, str]
+    stem: str
+    shrink: Callable[[int], str]
+    stage: Callable[[int], str]
+    block: Mapping[str, str]
+
+
+_TORCHVISION = _Names(
+    head={"norm": "classifier.0", "dense": "classifier.2"},
+    stem="features.0",
+    shrink=lambda stage: f"features.{2 * stage - 2}",
+    stage=lambda stage: f"features.{2 * stage - 1}",
+    block={
+        "layer_scale": "layer_scale",
+        "depthwise": "block.0",
+        "norm": "block.2",
+        "expand": "block.3",
+        "project": "block.5",
+    },
+)
+_TIMM = _Names(
+    head={"norm": "head.norm", "dense": "head.fc"},
+    stem="stem",
+    shrink=lambda stage: f"stages.{stage - 1}.downsample",
+    stage=lambda stage: f"stages.{stage - 1}.blocks",
+    block={
+        "layer_scale": "gamma",
+        "depthwise": "conv_dw",
+        "norm": "norm",
+        "expand": "mlp.fc1",
+        "project": "mlp.fc2",
+    },
+)
+
+
+def _leaf_name(names: _Names, path: Path, modules: Collection[Path]) -> str:
+    """A library's name of one of a ConvNeXt's leaves."""
     del modules
     *module, leaf = path
     if module[0] == "head":
-        name = {"norm": "classifier.0", "dense": "classifier.2"}[module[1]]
+        name = names.head[module[1]]
     elif module[0].startswith("stem"):
-        name = f"features.0.{0 if module[0] == 'stem_conv' else 1}"
+        name = f"{names.stem}.{0 if module[0] == 'stem_conv' else 1}"
     elif found := re.fullmatch(r"shrink(\d+)_(norm|conv)", module[0]):
-        part = 0 if found[2] == "norm" else 1
-        name = f"features.{2 * int(found[1]) - 2}.{part}"
+        name = f"{names.shrink(int(found[1]))}.{0 if found[2] == 'norm' else 1}"
     else:
         stage, index = module[0].removeprefix("stage").split("_")
-        block = f"features.{2 * int(stage) - 1}.{index}"
+        block = f"{names.stage(int(stage))}.{index}"
         if leaf == "layer_scale":
-            return f"{block}.layer_scale"
-        order = {"depthwise": 0, "norm": 2, "expand": 3, "project": 5}
-        name = f"{block}.block.{order[module[1]]}"
+            return f"{block}.{names.block[leaf]}"
+        name = f"{block}.{names.block[module[1]]}"
     return f"{name}.{TORCH_LEAVES[leaf]}"
 
 
-def timm_name(path: Path, modules: Collection[Path]) -> str:
-    """Timm's names of a ConvNeXt's leaves."""
-    del modules
-    *module, leaf = path
-    if module[0] == "head":
-        name = {"norm": "head.norm", "dense": "head.fc"}[module[1]]
-    elif module[0].startswith("stem"):
-        name = f"stem.{0 if module[0] == 'stem_conv' else 1}"
-    elif found := re.fullmatch(r"shrink(\d+)_(norm|conv)", module[0]):
-        part = 0 if found[2] == "norm" else 1
-        name = f"stages.{int(found[1]) - 1}.downsample.{part}"
-    else:
-        stage, index = module[0].removeprefix("stage").split("_")
-        block = f"stages.{int(stage) - 1}.blocks.{index}"
-        if leaf == "layer_scale":
-            return f"{block}.gamma"
-        parts = {
-            "depthwise": "conv_dw",
-            "norm": "norm",
-            "expand": "mlp.fc1",
-            "project": "mlp.fc2",
-        }
-        name = f"{block}.{parts[module[1]]}"
-    return f"{name}.{TORCH_LEAVES[leaf]}"
-
-
+torchvision_name = functools.partial(_leaf_name, _TORCHVISION)
+timm_name = functools.partial(_leaf_name, _TIMM)
 NETWORKS = {"convnext-tiny": ConvNeXt}
 PUBLISHED = {"convnext-tiny": Published(Preprocessing(crop=224 / 236))}
 _IS_OURS = has_module("stem_conv")

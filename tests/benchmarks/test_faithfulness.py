@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from benchmarks.faithfulness_regions import (
     highest,
     random_regions,
 )
-from benchmarks.faithfulness_report import markdown
+from benchmarks.faithfulness_report import judge_lines, markdown
 from tests.tiny_runs import random_batch, tiny_config, write_images
 from train.data.loaders import Feed
 from train.tasks.registry import make_task
@@ -250,11 +249,11 @@ def test_looks_are_judged_against_their_own_marker_and_against_others():
     assert marking.pointed(middles + np.array([3.5, 0]), boxes, 1.0) == 0
 
 
-def judge_record(rectangle, others):
-    inside: dict[str, Any] = dict.fromkeys((CAM, MASK, CENTRAL), others) | {
-        RECTANGLE: rectangle
+def judge_record(rectangle: float, others: float):
+    inside = dict.fromkeys((CAM, MASK, CENTRAL), others) | {RECTANGLE: rectangle}
+    outside = dict.fromkeys((CAM, MASK, CENTRAL), 1 - others) | {
+        RECTANGLE: 1 - rectangle
     }
-    outside = {name: 1 - value for name, value in inside.items()}
     return {
         "images": 298,
         "whole": 0.95,
@@ -279,6 +278,27 @@ def test_the_report_pairs_seeds_and_says_which_way_is_better():
     assert text.count("**holds**") == 6
     assert f"(+{mean - 0.8:.4f} ±" in text
     assert f"({0.8 - mean:+.4f} ±" in text
+
+
+def test_seeds_are_paired_by_name_where_one_lacks_a_region():
+    """Seed 0 has no map of a position-wise layer, and one judge."""
+    rectangle, mask = [0.5, 0.7, 0.9, 0.8], [0.6, 0.85, 0.72]
+    of_set = {
+        str(seed): {str(judge): judge_record(value, 0.5) for judge in range(1 + seed)}
+        for seed, value in enumerate(rectangle[:2])
+    }
+    of_set |= {
+        str(seed): {"0": judge_record(rectangle[seed], 0.5)} for seed in range(2, 4)
+    }
+    for seed, judges in of_set.items():
+        for scores in judges.values():
+            for side in ("inside", "outside"):
+                scores[side][MASK] = None if seed == "0" else mask[int(seed) - 1]
+    text = "\n".join(judge_lines(of_set, "pets3"))
+    assert "4 seeds of networks, each with 1 or 2 judges" in text
+    mean = np.mean(np.subtract(rectangle[1:], mask))
+    assert f"inside than with the {MASK}: **holds** ({mean:+.4f} ±" in text
+    assert ", 3 seeds)" in text
 
 
 def test_the_report_is_written_where_nothing_is_there_yet(tmp_path, monkeypatch):

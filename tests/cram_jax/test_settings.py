@@ -127,7 +127,8 @@ def run(function, *arguments, trace_only):
 @pytest.mark.parametrize("function", GEOMETRY)
 def test_geometry(name, function):
     with SETTINGS[name]():
-        run(GEOMETRY[function], trace_only=name not in RUNS)
+        result = run(GEOMETRY[function], trace_only=name not in RUNS)
+        assert jax.tree.leaves(result)
         if name == "leak checks":
             return
 
@@ -140,12 +141,16 @@ def test_geometry(name, function):
             ]
             return factor * sum(floating)
 
-        jax.eval_shape(jax.grad(total), 1.0)
+        assert jax.eval_shape(jax.grad(total), 1.0).shape == ()
 
 
 def loss(apply, variables, x):
     out, _ = apply(variables, x, train=True, mutable=["batch_stats", "intermediates"])
     return jnp.sum(out.astype(jnp.float32) ** 2)
+
+
+def shapes_of(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -158,7 +163,8 @@ def test_layers_forward_and_backward(name, layer):
         module = LAYERS[layer]()
         variables = jax.jit(module.init)(jax.random.key(0), x)
         both = jax.value_and_grad(functools.partial(loss, module.apply), (0, 1))
-        run(both, variables, x, trace_only=name not in RUNS)
+        _, gradient = run(both, variables, x, trace_only=name not in RUNS)
+    assert shapes_of(gradient) == shapes_of((variables, x))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -175,4 +181,5 @@ def test_networks_forward_and_backward(name, network):
         trace_only = name not in RUNS
         variables = run(module.init, jax.random.key(0), x, trace_only=trace_only)
         both = jax.value_and_grad(functools.partial(loss, module.apply), 0)
-        run(both, variables, x, trace_only=trace_only)
+        _, gradient = run(both, variables, x, trace_only=trace_only)
+    assert shapes_of(gradient) == shapes_of(variables)

@@ -55,6 +55,7 @@ def test_results_of_a_former_version_are_our_own(tmp_path):
     (tmp_path / EQUIVARIANCE_PICTURE).write_bytes(b"drawn")
     outputs = result_files(tmp_path, [EVALUATION, EQUIVARIANCE_PICTURE])
     outputs.write(EQUIVARIANCE_PICTURE, b"drawn again")
+    assert (tmp_path / EQUIVARIANCE_PICTURE).read_bytes() == b"drawn again"
 
 
 def test_pictures_of_training_leave_others_alone(tmp_path):

@@ -105,6 +105,7 @@ def test_the_same_directory_in_another_spelling_is_the_same(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     Outputs(Path("out"), "predict", [Path("run")]).write("a", b"2")
     Outputs(Path("./run/../out"), "predict", [link]).write("a", b"3")
+    assert (tmp_path / "out" / "a").read_bytes() == b"3"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ be told from none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 # Fewer held-out images are refused: one of 20 is worth 5 points.
@@ -78,7 +78,9 @@ def choose_area(
     return Choice(target, allowed, tuple(failing))
 
 
-def rule_sentences(choice: Choice, points: Sequence[Point], bare: float, images: int):
+def rule_sentences(
+    choice: Choice, points: Sequence[Point], bare: float, images: int
+) -> Iterator[str]:
     """What was chosen and why, one sentence each, for the terminal."""
     worth, allowed = 100 / images, 100 * choice.allowed
     yield (
