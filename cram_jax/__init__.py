@@ -63,7 +63,7 @@ from cram_jax.geometry.similarity import (
     transform_points,
     transform_rectangle,
 )
-from cram_jax.geometry.warping import inside_mask, warp_image
+from cram_jax.geometry.warping import inside_mask, warp_image, warp_labels
 from cram_jax.losses import (
     apply_with_outside,
     area_price_loss,
@@ -154,4 +154,5 @@ __all__ = [
     "transform_points",
     "transform_rectangle",
     "warp_image",
+    "warp_labels",
 ]

@@ -94,9 +94,9 @@ class SegmentationDecoder(nn.Module):
             # GroupNorm takes every axis but the first for the image's.
             batch = smooth.reshape(-1, *smooth.shape[-3:])
             merged = nn.relu(norm(batch)).reshape(smooth.shape)
-        logits = nn.Conv(
-            self.num_classes, (1, 1), dtype=jnp.float32, name="logits"
-        )(at_least_float32(merged))
+        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="logits")(
+            at_least_float32(merged)
+        )
         return enlarge(logits, *size)
 
     def _check(self, maps: Sequence[jax.Array]) -> None:

@@ -77,10 +77,11 @@ class Predictor:
             self.fail(file, str(error) or "is too large for this machine's memory.")
             return
         outputs, sight = shown
-        prediction = task.prediction(outputs, sight.view, facts)
+        prediction = task.prediction(outputs, sight.view, facts, sight.size)
         picture = self._write_picture(file, image, sight, prediction)
         place = {"image": printable(file), "picture": printable(picture)}
-        self.records.append(place | prediction | as_record(sight))
+        written = self._with_maps_written(file, prediction)
+        self.records.append(place | written | as_record(sight))
         line = ", ".join([task.line(prediction), *area_lines(sight)])
         say(f"{printable(file)}: {line}")
 
@@ -104,6 +105,20 @@ class Predictor:
             beside = draw_sight(cam, image, _CAM_CAPTION, spotlight=True)
             picture = image_grid([picture, beside], columns=2)
         return self._outputs.write(name, _png(picture))
+
+    def _with_maps_written(
+        self, file: Path, prediction: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The prediction with the names of files in place of its maps of numbers."""
+        written = dict(prediction)
+        for name, value in prediction.items():
+            if isinstance(value, np.ndarray):
+                name_of_file = self._outputs.free_name(
+                    file.stem, f"-{name}.png", self._taken
+                )
+                path = self._outputs.write(name_of_file, _png(value))
+                written[name] = printable(path)
+        return written
 
     def fail(self, file: Path, reason: str) -> None:
         """Notes an image that cannot be used."""
