@@ -18,7 +18,11 @@ from cram_jax.attention.evidence import (
     sharpness_schedule,
 )
 from cram_jax.attention.gate import Gate, apply_mask, gate
-from cram_jax.attention.positionwise import CBAM, PositionwiseAttention
+from cram_jax.attention.positionwise import (
+    CBAM,
+    PositionwiseAttention,
+    SpatialChannelSqueezeExcite,
+)
 from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.attention.registry import ATTENTIONS, attention_factory
@@ -98,6 +102,7 @@ __all__ = [
     "RectangularAttention",
     "RegressionPredictor",
     "Similarity",
+    "SpatialChannelSqueezeExcite",
     "SqueezeExcite",
     "Trunk",
     "apply_mask",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -36,7 +37,9 @@ def _resized(features: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class SegmentationDecoder(nn.Module):
-    """Maps of all stages `[..., h, w, C]` to logits `[..., H, W, num_classes]`.
+    """Maps of all stages `[..., h, w, C]` to logits `[..., h, w, num_classes]`.
+
+    The logits lie on the first, largest map; `Segmenter` enlarges them to the image.
 
     The normalisation is GroupNorm (Wu and He 2018): it sees one image at a time, so
     that neither the batch nor the number of devices matters. The logits are float32,
@@ -60,18 +63,11 @@ class SegmentationDecoder(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(
-        self,
-        maps: Sequence[jax.Array],
-        size: tuple[int, int],
-        *,
-        train: bool = False,
-    ) -> jax.Array:
+    def __call__(self, maps: Sequence[jax.Array], *, train: bool = False) -> jax.Array:
         """Decodes.
 
         Args:
           maps: one for each stage, shallow to deep.
-          size: (height, width) of the image.
           train: passed on to the attention layers.
 
         Raises:
@@ -79,9 +75,12 @@ class SegmentationDecoder(nn.Module):
             attention stages that there are not.
         """
         self._check(maps)
-        settings = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        settings: dict[str, Any] = {
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
         conv = functools.partial(nn.Conv, self.width, **settings)
-        merged = None
+        merged: Any = None
         for stage in range(len(maps), 0, -1):
             skip = conv((1, 1), name=f"lateral{stage}")(maps[stage - 1])
             if self.attention is not None and stage in self.attention_stages:
@@ -94,10 +93,10 @@ class SegmentationDecoder(nn.Module):
             # GroupNorm takes every axis but the first for the image's.
             batch = smooth.reshape(-1, *smooth.shape[-3:])
             merged = nn.relu(norm(batch)).reshape(smooth.shape)
-        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="logits")(
-            at_least_float32(merged)
-        )
-        return enlarge(logits, *size)
+        # A softmax over half floats loses the small probabilities.
+        wide = at_least_float32(merged)
+        settings["dtype"] = wide.dtype
+        return nn.Conv(self.num_classes, (1, 1), name="logits", **settings)(wide)
 
     def _check(self, maps: Sequence[jax.Array]) -> None:
         check_count("num_classes", self.num_classes)
@@ -134,4 +133,4 @@ class Segmenter(nn.Module):
         """Segments images `[..., H, W, C]`: float32 logits `[..., H, W, classes]`."""
         features: Callable[..., Sequence[jax.Array]] = self.backbone.features
         maps = features(images, train=train)
-        return self.decoder(maps, images.shape[-3:-1], train=train)
+        return enlarge(self.decoder(maps, train=train), *images.shape[-3:-1])

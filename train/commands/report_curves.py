@@ -11,7 +11,7 @@ import numpy as np
 from cram_jax.drawing.fonts import font_file, has_font
 from train.commands.report_runs import Run
 
-_SCORES = ("accuracy", "cross_entropy", "iou", "mask_iou", "center_error")
+_SCORES = ("accuracy", "mean_iou", "cross_entropy", "iou", "mask_iou", "center_error")
 Points = dict[float, float]
 
 

@@ -185,11 +185,7 @@ def digits_segment() -> FitConfig:
 
 
 def _segmented(recipe: FitConfig, epochs: float) -> FitConfig:
-    """A recipe of photographs with masks instead of classes, and no attention layer.
-
-    The encoder learns as it does there: what lies before stride 32 and depthwise
-    kernels stay, the rest moves at a tenth of the decoder's rate.
-    """
+    """A recipe of photographs with masks instead of classes, and no attention layer."""
     rule = dataclasses.replace(
         recipe.optimizer,
         label_smoothing=0.0,

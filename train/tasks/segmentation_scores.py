@@ -20,7 +20,7 @@ OUTLINE_TOLERANCE, LEAST_TOLERANCE = 0.0075, 1.0
 
 
 def predicted_regions(logits: jax.Array) -> jax.Array:
-    """The likeliest region of `[..., K]`, int `[...]`; K where logits are not finite."""
+    """The likeliest of `[..., K]` regions, `[...]`; K where logits are not finite."""
     # The largest of some values is not finite if one of them is NaN.
     usable = jnp.isfinite(jnp.max(logits, axis=-1))
     return jnp.where(usable, jnp.argmax(logits, axis=-1), logits.shape[-1])

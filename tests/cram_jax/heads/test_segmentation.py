@@ -119,6 +119,6 @@ def test_mistakes_are_refused_with_the_rule(options, message):
     decoder = SegmentationDecoder(**{"num_classes": 2, "width": 8} | options)
     maps = [jnp.zeros((1, 3, 3, 4))]
     with pytest.raises(ValueError, match=message):
-        decoder.init(jax.random.key(0), maps, (6, 6))
+        decoder.init(jax.random.key(0), maps)
     with pytest.raises(ValueError, match="map of one stage at least"):
-        SegmentationDecoder(2).init(jax.random.key(0), [], (6, 6))
+        SegmentationDecoder(2).init(jax.random.key(0), [])
