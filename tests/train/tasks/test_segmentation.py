@@ -35,12 +35,17 @@ from train.tasks.segmentation import Segmentation
 from train.tasks.segmentation_original import regions_of_original
 
 
+def image_of(file):
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
 def write_masks(folder, *, without=()):
     """The images of `write_images` with trimaps: their squares, a border of 1."""
     write_classes(folder)
     for file in folder.glob("*/*/*.png"):
         path = file.relative_to(folder)
-        image = np.asarray(Image.open(file)).max(-1)
+        image = image_of(file).max(-1)
         mask = scipy.ndimage.binary_opening(image >= 100, np.ones((4, 4)))
         values = np.where(mask, 1, 2).astype(np.uint8)
         values[scipy.ndimage.binary_dilation(mask) & ~mask] = 3
@@ -69,7 +74,7 @@ def test_it_is_trained_evaluated_and_asked_for_a_map(tmp_path, capsys):
     assert last["loss"] < first["loss"]
     picture = next((workdir / "pictures").glob("*.png"))
     # Truth beside prediction: each image takes two places.
-    width, height = Image.open(picture).size
+    width, height = image_of(picture).shape[1::-1]
     assert width > 1.9 * height
 
     assert main(["evaluate", "--workdir", str(workdir)]) == DONE
@@ -81,7 +86,7 @@ def test_it_is_trained_evaluated_and_asked_for_a_map(tmp_path, capsys):
     Image.fromarray(np.full((40, 60, 3), 30, np.uint8)).save(photo)
     assert main(["predict", "--workdir", str(workdir), str(photo)]) == DONE
     (record,) = json.loads((workdir / "predictions/predictions.json").read_text())
-    regions = np.asarray(Image.open(record["regions"]))
+    regions = image_of(record["regions"])
     assert regions.shape == (40, 60)
     # The network sees the central square.
     assert (regions[:, :10] == IGNORED).all()
@@ -90,7 +95,7 @@ def test_it_is_trained_evaluated_and_asked_for_a_map(tmp_path, capsys):
     assert set(np.unique(seen)) <= {0, 1}
     assert record["shares"]["object"] == pytest.approx(np.mean(seen == 1))
     assert sum(record["shares"].values()) == pytest.approx(1)
-    assert Image.open(record["picture"]).size[0] >= 60
+    assert image_of(record["picture"]).shape[1] >= 60
     assert "%" in capsys.readouterr().out
 
 
