@@ -22,7 +22,7 @@ def region_colors(count: int) -> np.ndarray:
     from PIL import ImageColor
 
     names = [str(color) for color in PALETTE[:count]]
-    colors = [ImageColor.getrgb(name) for name in names]
+    colors: list[tuple[int, ...]] = [ImageColor.getrgb(name) for name in names]
     for number in range(len(colors), count):
         rgb = colorsys.hsv_to_rgb(number * _GOLDEN % 1.0, 0.75, 0.95)
         colors.append(tuple(round(255 * each) for each in rgb))

@@ -178,7 +178,9 @@ class Evaluator:
             record |= {f"{path}/{name}": value for name, value in named}
         return record
 
-    def observe(self, variables: Any, step: Any, images: np.ndarray) -> tuple:
+    def observe(
+        self, variables: Any, step: Any, images: np.ndarray
+    ) -> tuple[Any, dict[str, dict[str, Any]]]:
         """Fetched outputs and layer evidence of uint8 images, on one device."""
         variables, step = jax.device_get((variables, step))
         return jax.device_get(self._observe(variables, step, images))

@@ -6,6 +6,7 @@ scores made of them are the same whatever the batches and devices.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -69,7 +70,7 @@ def outline_scores(
       `[B, K]` in [0, 1], and bool `[B, K]`, whether the region has a true outline.
     """
     known = truth != IGNORED
-    radius = max(LEAST_TOLERANCE, OUTLINE_TOLERANCE * float(np.hypot(*truth.shape[1:])))
+    radius = max(LEAST_TOLERANCE, OUTLINE_TOLERANCE * math.hypot(*truth.shape[1:]))
 
     def of_region(region: jax.Array) -> tuple[jax.Array, jax.Array]:
         true = _outline(truth == region, known)

@@ -46,9 +46,10 @@ def write_masks(folder, *, without=()):
     for file in folder.glob("*/*/*.png"):
         path = file.relative_to(folder)
         image = image_of(file).max(-1)
-        mask = scipy.ndimage.binary_opening(image >= 100, np.ones((4, 4)))
+        mask = np.asarray(scipy.ndimage.binary_opening(image >= 100, np.ones((4, 4))))
         values = np.where(mask, 1, 2).astype(np.uint8)
-        values[scipy.ndimage.binary_dilation(mask) & ~mask] = 3
+        wider = np.asarray(scipy.ndimage.binary_dilation(mask))
+        values[wider & ~mask] = 3
         if str(path) not in without:
             (folder / "trimaps" / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(folder / "trimaps" / path)

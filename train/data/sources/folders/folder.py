@@ -25,7 +25,7 @@ from train.data.sources.folders.boxes import (
 )
 from train.data.sources.folders.class_names import displayed_names
 from train.data.sources.folders.masks import MASKS, TRIMAPS, find_masks
-from train.data.sources.folders.tree import Labelled, read_tree
+from train.data.sources.folders.tree import Labelled, Tree, read_tree
 from train.data.sources.holding_out import (
     hash_order,
     hold_out,
@@ -35,7 +35,6 @@ from train.data.sources.holding_out import (
 )
 from train.data.sources.regions import (
     OBJECT_REGIONS,
-    Found,
     named_regions,
     trimap_regions,
 )
@@ -95,12 +94,14 @@ class FolderSource:
         stored = trimap or self.named
         values = decode_values(file, height, width, stored=stored)
         if self.named:
-            found: Found = named_regions(values, self.info.regions, str(file))
+            found = named_regions(values, self.info.regions, str(file))
             inside = (values > 0) & (values < len(self.info.regions))
-            return inside.astype(np.uint8), *found
+            return inside.astype(np.uint8), found[0], found[1]
         mask = marked_object(values, file, trimap=trimap)
-        found = trimap_regions(values, str(file)) if trimap else (mask, "")
-        return mask, *found
+        if not trimap:
+            return mask, mask, ""
+        regions, no_regions = trimap_regions(values, str(file))
+        return mask, regions, no_regions
 
 
 def open_folder(
@@ -126,22 +127,13 @@ def open_folder(
     """
     root = Path(expanded(config.name.removeprefix(FOLDER)))
     tree = read_tree(
-        root,
-        parted(config, split),
-        train_split=config.train_split,
-        mask_tree=config.masks,
+        root, parted(config, split), config.train_split, mask_tree=config.masks
     )
     chosen = tree.chosen
     if config.validation > 0 and tree.is_training:
         held = is_held_out(config, split)
         chosen = _part(chosen, config.validation, held=held)
-    masks = find_masks(
-        root,
-        tree.masks,
-        tree.everything,
-        in_splits=tree.in_splits,
-        trees=(config.masks,) if config.masks else (TRIMAPS, MASKS),
-    )
+    masks = _masks_of(root, tree, config)
     boxes = {}
     if (root / config.boxes_file).exists():
         boxes = read_boxes(config, root, tree.everything)
@@ -161,6 +153,12 @@ def open_folder(
     )
     named = bool(config.regions)
     return FolderSource(info, root, paths, labels, boxes, masks, named)
+
+
+def _masks_of(root: Path, tree: Tree, config: DataConfig) -> dict[str, str]:
+    trees = (TRIMAPS, MASKS) if config.masks is None else (config.masks,)
+    images, in_splits = tree.everything, tree.in_splits
+    return find_masks(root, tree.masks, images, in_splits=in_splits, trees=trees)
 
 
 def _common_size(root: Path, paths: tuple[str, ...]) -> tuple[int, int] | None:

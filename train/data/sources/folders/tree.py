@@ -47,7 +47,7 @@ class Tree(NamedTuple):
 
 
 def read_tree(
-    root: Path, split: str, *, train_split: str = "train", mask_tree: str | None = None
+    root: Path, split: str, train_split: str = "train", *, mask_tree: str | None = None
 ) -> Tree:
     """Reads the folder; `open_folder` states the rules."""
     if not root.is_dir():
