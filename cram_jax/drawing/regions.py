@@ -21,7 +21,8 @@ def region_colors(count: int) -> np.ndarray:
     load_pillow()
     from PIL import ImageColor
 
-    names = [str(color) for color in PALETTE[:count]]
+    # The palette's first is the colour of the first layer's rectangle.
+    names = [str(color) for color in (*PALETTE[1:], PALETTE[0])[:count]]
     colors: list[tuple[int, ...]] = [ImageColor.getrgb(name) for name in names]
     for number in range(len(colors), count):
         rgb = colorsys.hsv_to_rgb(number * _GOLDEN % 1.0, 0.75, 0.95)

@@ -80,8 +80,8 @@ class Segmentation(Task):
         """The regions.
 
         Raises:
-          UserError: for a set without masks, and for `by_class` where masks have names
-            of their own.
+          UserError: for a set without masks, and for `by_class` where masks name their
+            regions.
         """
         if not facts.regions:
             raise UserError(
