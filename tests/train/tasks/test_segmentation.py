@@ -54,9 +54,11 @@ def write_masks(folder, *, without=()):
     for file in folder.glob("*/*/*.png"):
         path = file.relative_to(folder)
         image = image_of(file).max(-1)
-        mask = np.asarray(scipy.ndimage.binary_opening(image >= 100, np.ones((4, 4))))
+        mask = np.asarray(
+            scipy.ndimage.binary_opening(image >= 100, np.ones((4, 4))), bool
+        )
         values = np.where(mask, 1, 2).astype(np.uint8)
-        wider = np.asarray(scipy.ndimage.binary_dilation(mask))
+        wider = np.asarray(scipy.ndimage.binary_dilation(mask), bool)
         values[wider & ~mask] = 3
         if str(path) not in without:
             (folder / "trimaps" / path).parent.mkdir(parents=True, exist_ok=True)

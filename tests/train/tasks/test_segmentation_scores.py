@@ -92,7 +92,7 @@ def outline_oracle(labels, region, known):
     own = (labels == region) & known
     cross = scipy.ndimage.generate_binary_structure(2, 1)
     inner = scipy.ndimage.binary_erosion(own | ~known, cross, border_value=1)
-    return own & ~np.asarray(inner)
+    return own & ~np.asarray(inner, bool)
 
 
 def boundary_oracle(truth, predicted, radius):
