@@ -18,7 +18,11 @@ from cram_jax.attention.evidence import (
     sharpness_schedule,
 )
 from cram_jax.attention.gate import Gate, apply_mask, gate
-from cram_jax.attention.positionwise import CBAM, PositionwiseAttention
+from cram_jax.attention.positionwise import (
+    CBAM,
+    PositionwiseAttention,
+    SpatialChannelSqueezeExcite,
+)
 from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.attention.registry import ATTENTIONS, attention_factory
@@ -63,7 +67,7 @@ from cram_jax.geometry.similarity import (
     transform_points,
     transform_rectangle,
 )
-from cram_jax.geometry.warping import inside_mask, warp_image
+from cram_jax.geometry.warping import inside_mask, warp_image, warp_labels
 from cram_jax.losses import (
     apply_with_outside,
     area_price_loss,
@@ -98,6 +102,7 @@ __all__ = [
     "RectangularAttention",
     "RegressionPredictor",
     "Similarity",
+    "SpatialChannelSqueezeExcite",
     "SqueezeExcite",
     "Trunk",
     "apply_mask",
@@ -154,4 +159,5 @@ __all__ = [
     "transform_points",
     "transform_rectangle",
     "warp_image",
+    "warp_labels",
 ]

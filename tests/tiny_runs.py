@@ -31,7 +31,11 @@ PATIENCE = 900  # seconds; only a hang takes longer, even on a busy machine
 SIDE = 12
 CLASSES = ("blob", "cross", "edge")
 INPUTS = Facts(
-    image_shape=(SIDE, SIDE, 3), class_names=CLASSES, num_examples=24, truth="rotated"
+    image_shape=(SIDE, SIDE, 3),
+    class_names=CLASSES,
+    num_examples=24,
+    truth="rotated",
+    regions=("background", "object"),
 )
 
 

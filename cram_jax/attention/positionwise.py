@@ -20,7 +20,7 @@ from cram_jax.attention.trunk import Trunk
 from cram_jax.checks import check_count, check_number
 from cram_jax.numerics import Dtype, at_least_float32, largest, read_apart
 
-__all__ = ["CBAM", "PositionwiseAttention"]
+__all__ = ["CBAM", "PositionwiseAttention", "SpatialChannelSqueezeExcite"]
 
 
 def _mean_and_max_over_channels(features: jax.Array) -> jax.Array:
@@ -144,3 +144,39 @@ class CBAM(nn.Module):
         mask = jax.nn.sigmoid(at_least_float32(logits[..., 0]))
         self.sow("intermediates", "mask", mask)
         return Gate(name="gate")(features, mask)
+
+
+class SpatialChannelSqueezeExcite(nn.Module):
+    """scSE: features gated by channel, plus features gated by position.
+
+    The sum of squeeze-and-excite (`mlp`) and of a 1x1 convolution's sigmoid (`spatial`)
+    on the same features (Roy et al. 2018, "Concurrent Spatial and Channel Squeeze &
+    Excitation", section 3), the usual layer of segmentation networks. The sum starts
+    around 1 times the features, for both gates start around a half.
+
+    Attributes:
+      reduction: channels divided by this are the hidden units, at least one; 2 in the
+        paper, 16 where it is used with pretrained networks.
+      dtype: computation dtype of perceptron and convolution; None takes float32.
+      param_dtype: dtype of the parameters.
+    """
+
+    reduction: int = 16
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
+        """Gates the features."""
+        del train
+        check_features(features)
+        precise = at_least_float32(read_apart(features))
+        mlp = Bottleneck(self.reduction, self.dtype, self.param_dtype, name="mlp")
+        channel_mask = jax.nn.sigmoid(mlp(precise.mean((-3, -2))))
+        self.sow("intermediates", "channel_mask", channel_mask)
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        logits = nn.Dense(1, name="spatial", **dtypes)(precise)[..., 0]
+        mask = jax.nn.sigmoid(at_least_float32(logits))
+        self.sow("intermediates", "mask", mask)
+        by_position = Gate(name="gate")(features, mask)
+        return gate_channels(features, channel_mask) + by_position

@@ -18,7 +18,11 @@ from cram_jax.attention.channel import (
     EfficientChannelAttention,
     SqueezeExcite,
 )
-from cram_jax.attention.positionwise import CBAM, PositionwiseAttention
+from cram_jax.attention.positionwise import (
+    CBAM,
+    PositionwiseAttention,
+    SpatialChannelSqueezeExcite,
+)
 from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.checks import choose
@@ -41,6 +45,7 @@ ATTENTIONS: dict[str, Callable[..., nn.Module] | None] = {
     "positionwise-trunk": functools.partial(PositionwiseAttention, form="trunk"),
     "cbam": CBAM,
     "squeeze-excite": SqueezeExcite,
+    "scse": SpatialChannelSqueezeExcite,
     "efficient-channel": EfficientChannelAttention,
     "coordinate": CoordinateAttention,
 }

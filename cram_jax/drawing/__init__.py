@@ -1,6 +1,6 @@
-"""Rectangles and masks drawn on images; needs Pillow (the extra `viz`).
+"""Rectangles, masks and regions drawn on images; needs Pillow (the extra `viz`).
 
-Files, each built on those before it: fonts, images, overlays.
+Files, each built on those before it: fonts, images, overlays, regions.
 """
 
 from cram_jax.drawing.images import image_grid
@@ -10,11 +10,14 @@ from cram_jax.drawing.overlays import (
     overlay_mask,
     rectangle_pixel_corners,
 )
+from cram_jax.drawing.regions import overlay_regions, region_colors
 
 __all__ = [
     "PALETTE",
     "draw_rectangles",
     "image_grid",
     "overlay_mask",
+    "overlay_regions",
     "rectangle_pixel_corners",
+    "region_colors",
 ]

@@ -16,7 +16,7 @@ from cram_jax.geometry.coordinates import map_extents, pixel_centers
 from cram_jax.geometry.similarity import Similarity, transform_coordinates
 from cram_jax.numerics import precise, wide_dtype
 
-__all__ = ["inside_mask", "warp_image"]
+__all__ = ["inside_mask", "warp_image", "warp_labels"]
 
 # Row and column of a pixel, and the weight with which it enters: all `[H, W]`.
 Neighbour = tuple[jax.Array, jax.Array, jax.Array]
@@ -106,20 +106,77 @@ def inside_mask(similarity: Similarity, height: int, width: int) -> jax.Array:
     return jnp.vectorize(one, signature="(),(),(),(),()->(h,w)")(*fields)
 
 
+def warp_labels(
+    similarity: Similarity, labels: jax.typing.ArrayLike, *, fill: int
+) -> jax.Array:
+    """Moves the content of label maps: each pixel takes the one that it came from.
+
+    Numbers of classes cannot be mixed, so this is `warp_image` by the nearest pixel.
+
+    Args:
+      similarity: similarities `[...]`.
+      labels: integers `[..., H, W]`; batch axes broadcast with `[...]`.
+      fill: the value of pixels whose centre came from outside.
+
+    Returns:
+      `[..., H, W]` in the dtype of the labels.
+
+    Raises:
+      ValueError: if the labels have fewer than two axes, or are no integers, and if
+        batch axes do not fit together.
+    """
+    maps = jnp.asarray(labels)
+    if maps.ndim < 2 or not jnp.issubdtype(maps.dtype, jnp.integer):
+        raise ValueError(
+            "Labels to warp are integers [..., H, W], got"
+            f" {maps.dtype} of shape {maps.shape}; warp_image takes images."
+        )
+
+    def warp_one(labels: jax.Array, *fields: jax.Array) -> jax.Array:
+        (row, rows), (column, columns) = _positions(Similarity(*fields), *labels.shape)
+        row, column = (
+            jnp.floor(each + 0.5).astype(jnp.int32) for each in (row, column)
+        )
+        inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        found = labels[jnp.clip(row, 0, rows - 1), jnp.clip(column, 0, columns - 1)]
+        return jnp.where(inside, found, jnp.asarray(fill, labels.dtype))
+
+    similarity, maps = align(similarity=(precise(similarity), 0), labels=(maps, 2))
+    # Where the labels are spread over a mesh, so are then the similarities.
+    like = jnp.zeros_like(maps[..., 0, 0], jnp.float32)
+    similarity = jax.tree.map(
+        lambda field: field + like.astype(field.dtype), similarity
+    )
+    signature = "(h,w),(),(),(),(),()->(h,w)"
+    fields = jax.tree.leaves(similarity)
+    return jnp.vectorize(warp_one, signature=signature)(maps, *fields)
+
+
+def _positions(
+    similarity: Similarity, height: int, width: int
+) -> tuple[tuple[jax.Array, int], tuple[jax.Array, int]]:
+    """Row and column that each pixel came from, `[H, W]`, and how many there are."""
+    x, y = pixel_centers(height, width, dtype=similarity.angle.dtype)
+    from_x, from_y = transform_coordinates(similarity.inverse(), x[None], y[:, None])
+    extent_x, extent_y = map_extents(height, width)
+
+    def pixels(position: jax.Array, extent: float, count: int) -> jax.Array:
+        # The inverse of pixel_centers. Far outside is as good as just outside, and
+        # the clip keeps the conversion to integers defined.
+        position = (position / extent + 1) * (count / 2) - 0.5
+        return jnp.clip(position, -1, count)
+
+    row, column = pixels(from_y, extent_y, height), pixels(from_x, extent_x, width)
+    return (row, height), (column, width)
+
+
 def _neighbours(similarity: Similarity, height: int, width: int) -> list[Neighbour]:
     """The four pixels each pixel is mixed from: row, column, weight, all `[H, W]`.
 
     The weight of a neighbour outside of the image is 0, its index is any legal one.
     """
-    x, y = pixel_centers(height, width, dtype=similarity.angle.dtype)
-    from_x, from_y = transform_coordinates(similarity.inverse(), x[None], y[:, None])
-    extent_x, extent_y = map_extents(height, width)
 
-    def along_axis(position: jax.Array, extent: float, count: int):
-        # The inverse of pixel_centers. Far outside is as good as just outside, and
-        # the clip keeps the conversion to integers defined.
-        position = (position / extent + 1) * (count / 2) - 0.5
-        position = jnp.clip(position, -1, count)
+    def along_axis(position: jax.Array, count: int):
         first = jnp.floor(position)
         fraction = position - jax.lax.stop_gradient(first)
         first = first.astype(jnp.int32)
@@ -127,8 +184,9 @@ def _neighbours(similarity: Similarity, height: int, width: int) -> list[Neighbo
             known = (index >= 0) & (index < count)
             yield jnp.clip(index, 0, count - 1), jnp.where(known, weight, 0.0)
 
-    columns = list(along_axis(from_x, extent_x, width))
-    rows = along_axis(from_y, extent_y, height)
+    row_and_rows, column_and_columns = _positions(similarity, height, width)
+    columns = list(along_axis(*column_and_columns))
+    rows = along_axis(*row_and_rows)
     return [
         (row, column, weight_y * weight_x)
         for row, weight_y in rows

@@ -1,4 +1,4 @@
 """Modules from the maps of a backbone to an output.
 
-Files, each built on those before it: classifier.
+Files, each built on those before it: classifier, segmentation.
 """

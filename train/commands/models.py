@@ -48,9 +48,13 @@ def _flops(function, *arguments) -> float:
     return float(analysis.get("flops", 0.0)) if analysis else 0.0
 
 
-def _forward_flops(model: nn.Module, variables: Any, arguments: Any) -> float:
+def _forward_flops(
+    model: nn.Module, variables: Any, arguments: Any, method: str = "__call__"
+) -> float:
     def forward(variables, arguments):
-        return model.apply(variables, *arguments, mutable=["intermediates"])[0]
+        return model.apply(
+            variables, *arguments, mutable=["intermediates"], method=method
+        )[0]
 
     return _flops(forward, variables, arguments)
 
@@ -61,18 +65,20 @@ def network_parts(
     """The direct children of a network, its parameters, its forward FLOPs."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    calls: dict[str, tuple[nn.Module, tuple[Any, ...], Any]] = {}
+    calls: dict[str, tuple[nn.Module, str, tuple[Any, ...], Any]] = {}
 
     def record(call, arguments, keywords, context):
         output = call(*arguments, **keywords)
-        path = context.module.path
-        if len(path) == 1 and context.method_name == "__call__":
+        path, method = context.module.path, context.method_name
+        # Of a backbone inside another network the maps are asked for.
+        if len(path) == 1 and method in ("__call__", "features"):
             # Shapes only: a tracer that outlives its trace is a leak.
             inputs, outputs = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
                 (arguments, output),
             )
-            calls[path[0]] = (context.module.clone(parent=None), inputs, outputs)
+            alone = context.module.clone(parent=None)
+            calls[path[0]] = (alone, method, inputs, outputs)
         return output
 
     def forward(variables, images):
@@ -81,12 +87,13 @@ def network_parts(
 
     jax.eval_shape(forward, variables, images)
     parts = []
-    for name, (module, inputs, output) in calls.items():
+    for name, (module, method, inputs, output) in calls.items():
         own = {kind: tree[name] for kind, tree in variables.items() if name in tree}
         shapes = [str(list(leaf.shape[1:])) for leaf in jax.tree.leaves(output)]
-        flops = _forward_flops(module, own, inputs)
+        flops = _forward_flops(module, own, inputs, method)
         size = count(own.get("params", {}))
-        parts.append(Part(name, type(module).__name__, shapes[0], size, flops))
+        # Of several maps the last, deepest one is shown.
+        parts.append(Part(name, type(module).__name__, shapes[-1], size, flops))
     total = _forward_flops(model, variables, (images,))
     return parts, count(variables["params"]), total
 

@@ -80,7 +80,8 @@ class Predictor:
             )
         picture = self._write_picture(file, image, found)
         record = {"image": printable(file), "picture": printable(picture)}
-        record |= found.answer | ({"top": best} if best else {})
+        record |= self._with_maps_written(file, found.answer)
+        record |= {"top": best} if best else {}
         self.records.append(record | as_record(found.sight))
         others = [f"{printable(e['class'])} ({e['probability']:.1%})" for e in best[1:]]
         words = [self._task.line(found.answer), *others, *area_lines(found.sight)]
@@ -102,6 +103,20 @@ class Predictor:
             beside = draw_sight(found.cam_sight, image, _CAM_CAPTION, spotlight=True)
             picture = image_grid([picture, beside], columns=2)
         return self._outputs.write(name, _png(picture))
+
+    def _with_maps_written(
+        self, file: Path, prediction: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The prediction with the names of files in place of its maps of numbers."""
+        written = dict(prediction)
+        for name, value in prediction.items():
+            if isinstance(value, np.ndarray):
+                name_of_file = self._outputs.free_name(
+                    file.stem, f"-{name}.png", self._taken
+                )
+                path = self._outputs.write(name_of_file, _png(value))
+                written[name] = printable(path)
+        return written
 
     def fail(self, file: Path, reason: str) -> None:
         """Notes an image that cannot be used."""

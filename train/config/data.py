@@ -81,6 +81,15 @@ class DataConfig:
     boxes_file: str = "boxes.csv"
     """Name of the CSV of boxes inside a folder: path,xmin,ymin,xmax,ymax in pixels."""
 
+    masks: str | None = None
+    """Name of the tree of masks inside a folder, as in masks/CLASS/NAME.png or
+    masks/NAME.png. Default: trimaps/ and masks/, where they are there."""
+
+    regions: tuple[str, ...] = ()
+    """What the values 0, 1, 2, ... of masks mean, as in background road car; 255 is
+    ignored. Default: masks show one object: in white, or in trimaps/ by the value 1,
+    with 2 for the background and 3 for a border that is ignored."""
+
     box_max_inside: bool = False
     """In the CSV of boxes, xmax and ymax are the last pixel inside the box, not its
     far edge (Tiny ImageNet has it so)."""
@@ -97,6 +106,16 @@ _RULES = (
         ("name", "train_split", "eval_split"),
         lambda text: text.strip() != "",
         "not be empty",
+    ),
+    (
+        ("masks",),
+        lambda name: name.strip("/. ") != "" and "/" not in name,
+        "be the name of one folder",
+    ),
+    (
+        ("regions",),
+        lambda names: len(names) != 1 and len(names) == len(set(names)) < 255,
+        "be two different names or more",
     ),
     (
         ("train_examples", "eval_examples", "image_size", "threads"),

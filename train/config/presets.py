@@ -12,6 +12,7 @@ from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
 from train.config.output import OutputConfig
 from train.config.run import FitConfig
+from train.config.task import TaskConfig
 from train.errors import choose
 
 
@@ -169,6 +170,66 @@ def pets() -> FitConfig:
     )
 
 
+def digits_segment() -> FitConfig:
+    """Cluttered digits, 48 x 48: the digit's ink against everything else.
+
+    Command: python -m train fit --preset digits-segment --workdir runs/digits-segment
+    Result: mean IoU 0.889 on the test images (seed 0; 95 s of CPU time)
+    """
+    return FitConfig(
+        epochs=2.0,
+        batch_size=64,
+        data=DataConfig(name="digits"),
+        task=TaskConfig(name="segmentation"),
+        model=ModelConfig(
+            backbone="convnet", attention="rectangular", attention_stages=(3,)
+        ),
+        optimizer=OptimizerConfig(
+            name="adamw", learning_rate=3e-3, predictor_scale=5.0, weight_decay=0.01
+        ),
+        sharpness=SharpnessConfig(start=5.0, end=12.0, anneal_fraction=0.6),
+        output=OutputConfig(log_every=50, evaluate_every=1.0),
+    )
+
+
+def _segmented(recipe: FitConfig, epochs: float) -> FitConfig:
+    """A recipe of photographs with masks instead of classes, and no attention layer."""
+    rule = dataclasses.replace(
+        recipe.optimizer,
+        label_smoothing=0.0,
+        freeze=r"^backbone/(stem|block[0-4]_)|depthwise/conv",
+        scales=((r"^backbone/(block|last)", 0.1),),
+    )
+    return dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        data=dataclasses.replace(recipe.data, image_size=160),
+        task=TaskConfig(name="segmentation"),
+        model=dataclasses.replace(
+            recipe.model, attention="none", attention_fill="zero"
+        ),
+        optimizer=rule,
+        budget=BudgetConfig(),
+        output=dataclasses.replace(recipe.output, evaluate_every=epochs / 2),
+    )
+
+
+def butterflies_segment() -> FitConfig:
+    """Butterfly against background, 418 training photographs with their masks.
+
+    Result: mean IoU 0.901 on the test photographs (seed 0; 139 s of CPU time)
+    """
+    return _segmented(butterflies(), epochs=8.0)
+
+
+def pets3_segment() -> FitConfig:
+    """Animal against background, 300 training photographs; trimap borders are ignored.
+
+    Result: mean IoU 0.914 on the test photographs (seed 0; 153 s of CPU time)
+    """
+    return _segmented(pets3(), epochs=12.0)
+
+
 PRESETS: dict[str, Callable[[], FitConfig]] = {
     "digits": digits,
     "digits-small": digits_small,
@@ -176,6 +237,9 @@ PRESETS: dict[str, Callable[[], FitConfig]] = {
     "pets3": pets3,
     "butterflies": butterflies,
     "pets": pets,
+    "digits-segment": digits_segment,
+    "butterflies-segment": butterflies_segment,
+    "pets3-segment": pets3_segment,
 }
 
 

@@ -14,9 +14,11 @@ class Facts:
       class_names: one per class.
       num_examples: training images.
       truth: rotated, box, mask, or none.
+      regions: what the values of masks mean; see `DatasetInfo`.
     """
 
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     num_examples: int
     truth: str
+    regions: tuple[str, ...] = ()

@@ -118,6 +118,7 @@ class Feed:
             class_names=info.class_names,
             num_examples=len(self.train_source),
             truth=test.truth,
+            regions=info.regions,
         )
 
     def train_batches(

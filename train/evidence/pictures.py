@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from cram_jax.drawing import PALETTE, draw_rectangles, image_grid, overlay_mask
 from cram_jax.geometry.rectangle import Rectangle
+from train.tasks.task import Outputs, Task
 
 _TRUTH_COLOR = "#ffffff"
 _SHOWN_SIDE = 144
@@ -31,7 +33,7 @@ def picture_of(
       index: which image of that batch.
       truth: five numbers of the true rectangle, drawn in white; or None.
     """
-    upscale = max(1, _SHOWN_SIDE // max(image.shape[:2]))
+    upscale = _upscale(image.shape[:2])
     picture = image.repeat(upscale, axis=0).repeat(upscale, axis=1)
     for layer in evidence.values():
         if "rectangle" not in layer:
@@ -47,15 +49,38 @@ def picture_of(
     return picture
 
 
+def _upscale(size: tuple[int, ...]) -> int:
+    return max(1, _SHOWN_SIDE // max(size))
+
+
+def picture_width(size: tuple[int, int]) -> int:
+    """Pixels across the picture of an image (height, width)."""
+    return size[1] * _upscale(size)
+
+
 def grid_of(
     batch: Mapping[str, np.ndarray],
+    outputs: Outputs,
     evidence: Mapping[str, Mapping[str, Any]],
     truth: str,
+    task: Task,
 ) -> np.ndarray:
-    """A grid of all images of a batch, uint8 `[H, W, 3]`."""
-    pictures = []
+    """A grid of all images of a batch, uint8 `[H, W, 3]`.
+
+    Args:
+      batch: the images, and what is known of them.
+      outputs: what the network made of them, fetched.
+      evidence: what its layers showed, fetched.
+      truth: what the set knows of the object; see `DatasetInfo`.
+      task: draws outputs and truth.
+    """
+    pictures, size = [], batch["image"].shape[1:3]
     for index in np.flatnonzero(np.asarray(batch["weight"]) > 0):
         known = truth != "none" and batch["rectangle_weight"][index] > 0
         true = batch["rectangle"][index] if known else None
-        pictures.append(picture_of(batch["image"][index], evidence, int(index), true))
-    return image_grid(pictures, columns=_COLUMNS)
+        picture = picture_of(batch["image"][index], evidence, int(index), true)
+        own = {name: batch[name][index] for name in task.blank_truth(size)}
+        its = jax.tree.map(operator.itemgetter(index), outputs)
+        pictures.append(task.compared(picture, its, own))
+    beside = pictures[0].shape[1] // picture_width(size) if pictures else 1
+    return image_grid(pictures, columns=max(1, _COLUMNS // beside))

@@ -139,6 +139,7 @@ class Evaluator:
     def __init__(self, experiment: Experiment, parallel: Parallel):
         """Compiles when first called."""
         self._parallel, self._task = parallel, experiment.task
+        self._facts = experiment.inputs
         self._step: Callable = parallel.compile_evaluation(
             partial(eval_step, experiment)
         )
@@ -171,13 +172,15 @@ class Evaluator:
         results = jax.device_get([self._parallel.fetchable(each) for each in results])
         sums, rows = zip(*results, strict=True)
         total = jax.tree.map(lambda *leaves: np.sum(leaves, 0, np.float64), *sums)
-        record = self._task.record(total["task"], _rows_of_images(rows))
+        record = self._task.record(total["task"], _rows_of_images(rows), self._facts)
         for path, layer in total["layers"].items():
             named = localization_record(layer).items()
             record |= {f"{path}/{name}": value for name, value in named}
         return record
 
-    def observe(self, variables: Any, step: Any, images: np.ndarray) -> tuple:
+    def observe(
+        self, variables: Any, step: Any, images: np.ndarray
+    ) -> tuple[Any, dict[str, dict[str, Any]]]:
         """Fetched outputs and layer evidence of uint8 images, on one device."""
         variables, step = jax.device_get((variables, step))
         return jax.device_get(self._observe(variables, step, images))

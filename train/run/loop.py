@@ -194,8 +194,8 @@ class Loop:
             (self.state.evaluated_variables(), self.state.step)
         )
         batch = self._feed.fixed_batch(self._config.output.pictures)
-        _, evidence = self._evaluator.observe(variables, step, batch["image"])
-        picture = grid_of(batch, evidence, self._feed.inputs.truth)
+        shown = self._evaluator.observe(variables, step, batch["image"])
+        picture = grid_of(batch, *shown, self._feed.inputs.truth, self._experiment.task)
         save_picture(self._config.workdir, self.step, picture)
         self._records.picture(self.step, picture)
 

@@ -95,17 +95,17 @@ class Classification(Task):
         return classification_sums(outputs, batch["label"], batch["weight"])
 
     def record(
-        self, sums: Sums, rows: Mapping[str, np.ndarray] | None
+        self, sums: Sums, rows: Mapping[str, np.ndarray] | None, facts: Facts
     ) -> dict[str, float]:
         """See `classification_record`."""
-        del rows
+        del rows, facts
         return classification_record(sums)
 
     def prediction(
-        self, outputs: np.ndarray, view: View, facts: Facts
+        self, outputs: np.ndarray, view: View, facts: Facts, size: tuple[int, int]
     ) -> dict[str, Any]:
         """The likeliest class by name and number, and its probability."""
-        del view
+        del view, size
         probabilities = self.class_probabilities(outputs)
         label = int(np.argmax(probabilities))
         return {

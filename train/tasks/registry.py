@@ -7,10 +7,12 @@ from collections.abc import Callable
 from train.config.run import FitConfig
 from train.errors import choose
 from train.tasks.classification import Classification
+from train.tasks.segmentation import Segmentation
 from train.tasks.task import Task
 
 TASKS: dict[str, Callable[[FitConfig], Task]] = {
     Classification.name: Classification.of,
+    Segmentation.name: Segmentation.of,
 }
 
 

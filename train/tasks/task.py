@@ -136,7 +136,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def record(
-        self, sums: Sums, rows: Mapping[str, np.ndarray] | None
+        self, sums: Sums, rows: Mapping[str, np.ndarray] | None, facts: Facts
     ) -> dict[str, float]:
         """The scores by name from fetched sums and the rows of all images, each once.
 
@@ -148,16 +148,35 @@ class Task(abc.ABC):
         del facts
         return {}
 
+    def compared(
+        self, picture: np.ndarray, outputs: Outputs, truth: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """What is shown of an image while training: outputs beside the truth.
+
+        Args:
+          picture: uint8 `[h, w, 3]`, the image enlarged, with what layers show on it.
+          outputs: the network's, without the batch axis; they may be not finite.
+          truth: the image's.
+        """
+        del outputs, truth
+        return picture
+
     # One image.
 
     @abc.abstractmethod
-    def prediction(self, outputs: Outputs, view: View, facts: Facts) -> dict[str, Any]:
+    def prediction(
+        self, outputs: Outputs, view: View, facts: Facts, size: tuple[int, int]
+    ) -> dict[str, Any]:
         """What the outputs of one image mean, as JSON, in pixels of the original.
+
+        A value may be a map of numbers, uint8 `[height, width]`: it is written as a PNG
+        beside the picture, and in the JSON stands the name of that file.
 
         Args:
           outputs: the network's, finite, without the batch axis.
           view: what the network saw of the original.
           facts: what is known of the data set.
+          size: (height, width) of the original.
         """
 
     def class_probabilities(self, outputs: Outputs) -> np.ndarray | None:

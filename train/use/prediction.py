@@ -18,8 +18,9 @@ class Prediction:
     x is to the right, y down; 0 is the left or upper edge of the image.
 
     Attributes:
-      answer: what the task says, as JSON values; for classification "class", "label"
-        (the class's number) and "probability".
+      answer: what the task says, as JSON values and maps of numbers `[H, W]`; for
+        classification "class", "label" (the class's number) and "probability", for
+        segmentation "regions" (the region of each pixel) and "shares".
       class_names: one for each class.
       probabilities: float32 `[classes]`; None for tasks that choose no class.
       outputs: the network's own for this image, as numpy arrays.

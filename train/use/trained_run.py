@@ -110,7 +110,7 @@ class TrainedRun:
         for row, (outputs, sight) in enumerate(answers):
             predictions.append(
                 Prediction(
-                    answer=task.prediction(outputs, sight.view, facts),
+                    answer=task.prediction(outputs, sight.view, facts, sight.size),
                     class_names=self.class_names,
                     probabilities=task.class_probabilities(outputs),
                     outputs=outputs,

@@ -69,6 +69,11 @@ def oracle_squeeze_excite(variables, x):
     return x * sigmoid(dense(mlp["expand"], hidden))[:, None, None, :]
 
 
+def oracle_scse(variables, x):
+    spatial = dense(variables["params"]["spatial"], x)
+    return oracle_squeeze_excite(variables, x) + x * sigmoid(spatial)
+
+
 def oracle_cbam(variables, x):
     parameters = variables["params"]
 
@@ -106,6 +111,7 @@ def oracle_coordinate(variables, x):
 ORACLES = {
     "positionwise-pooled": oracle_positionwise,
     "squeeze-excite": oracle_squeeze_excite,
+    "scse": oracle_scse,
     "cbam": oracle_cbam,
     "efficient-channel": oracle_efficient_channel,
     "coordinate": oracle_coordinate,

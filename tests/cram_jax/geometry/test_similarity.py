@@ -22,6 +22,7 @@ from tests.checks import assert_close, assert_tree_finite
 # One compilation per shape, not one per operation.
 warp_image = jax.jit(warping.warp_image, static_argnames="fill")
 inside_mask = jax.jit(warping.inside_mask, static_argnums=(1, 2))
+warp_labels = jax.jit(warping.warp_labels, static_argnames="fill")
 
 RANGES = {"max_angle": 3.0, "max_scale": 2.0, "max_shift": 0.7}
 MILD = {"max_angle": 0.8, "max_scale": 1.25, "max_shift": 0.5}
@@ -174,6 +175,37 @@ def test_quarter_turns_shifts_and_flips_of_a_square_image_are_exact_permutations
     expected[:-3, 2:] = image[3:, :-2]
     assert_close(moved, expected, atol=1e-5)
     assert_close(warp_image(Similarity.identity(), image), image, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(17, 41), (1, 5)])
+def test_labels_are_warped_as_an_oracle_does_pixel_by_pixel(height, width):
+    labels = np.random.default_rng(1).integers(0, 5, (3, height, width), np.uint8)
+    similarities = sample(11, (3,), MILD)
+    moved = np.asarray(warp_labels(similarities, labels, fill=255))
+    assert moved.dtype == np.uint8
+    longer, near_an_edge = max(height, width), 0
+    for image in range(3):
+        back = np.linalg.inv(matrix(one(similarities, image)).astype(np.float64))
+        for row, column in np.ndindex(height, width):
+            x, y = (2 * column + 1 - width) / longer, (2 * row + 1 - height) / longer
+            from_x, from_y, _ = back @ [x, y, 1]
+            # In pixels: the square in which the point lies.
+            place = np.array([from_y * longer + height, from_x * longer + width]) / 2
+            if np.abs(place - np.round(place)).min() < 1e-4:
+                near_an_edge += 1
+                continue
+            i, j = np.floor(place).astype(int)
+            inside = 0 <= i < height and 0 <= j < width
+            expected = labels[image, i, j] if inside else 255
+            assert moved[image, row, column] == expected, (image, row, column)
+    assert near_an_edge < 5
+    assert (moved == 255).any()
+
+
+def test_what_is_no_label_map_is_not_warped_as_one():
+    for wrong in (np.zeros((3, 4), np.float32), np.zeros(3, np.uint8)):
+        with pytest.raises(ValueError, match=r"integers \[..., H, W\], got"):
+            warping.warp_labels(Similarity(0.0), wrong, fill=0)
 
 
 def test_inside_mask_is_the_warp_of_ones():

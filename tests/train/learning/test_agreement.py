@@ -18,11 +18,13 @@ from cram_jax.attention.evidence import layer_evidence
 from cram_jax.attention.predictors import MomentPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.geometry.coordinates import map_extents
+from cram_jax.geometry.warping import warp_labels
 from cram_jax.losses.equivariance import equivariance_loss, equivariance_terms
 from tests.checks import assert_close
 from tests.tiny_runs import random_batch, tiny_config, tiny_experiment
 from train.config.attention import EquivarianceConfig
 from train.config.optimizer import OptimizerConfig
+from train.config.task import TaskConfig
 from train.data.preparation import unit_range
 from train.learning.devices import JitParallel, PmapParallel
 from train.learning.losses.loss import sums_shape
@@ -40,6 +42,8 @@ MOVES = EquivarianceConfig(
 class Plain(nn.Module):
     """Two layers, and no BatchNorm, which would see one part at a time."""
 
+    of_pixels: bool = False
+
     @nn.compact
     def __call__(self, images, *, train=False):
         maps = images
@@ -49,7 +53,7 @@ class Plain(nn.Module):
                 predictor=MomentPredictor, name=f"attention{stage}"
             )
             maps = layer(maps)
-        return nn.Dense(3)(maps.mean((1, 2)))
+        return nn.Dense(3)(maps if self.of_pixels else maps.mean((1, 2)))
 
 
 def batch():
@@ -57,23 +61,35 @@ def batch():
     values["weight"][-3:] = 0
     # What has no weight may hold anything.
     values["label"][-2:] = (-7, 255)
+    regions = np.random.default_rng(1).integers(0, 3, (BATCH, 12, 12), np.uint8)
+    # Parts differ in how many pixels are known, and one image has none.
+    for row in range(BATCH):
+        regions[row, : row % 9] = 255
+    regions[3], regions[-1] = 255, 77
+    values["regions"] = regions
     return values
 
 
+def network(task):
+    return Plain(of_pixels=task == "segmentation")
+
+
 @functools.cache
-def initial(parallel_kind, parts):
+def initial(parallel_kind, parts, task):
     rule = OptimizerConfig(accumulate=parts, label_smoothing=0.1)
-    config = tiny_config(batch_size=BATCH, optimizer=rule, equivariance=MOVES)
+    config = tiny_config(
+        batch_size=BATCH, optimizer=rule, equivariance=MOVES, task=TaskConfig(task)
+    )
     one = JitParallel(jax.devices()[:1])
     parallel = {"one": lambda: one, "jit": JitParallel, "pmap": PmapParallel}
     parallel = parallel[parallel_kind]()
     experiment = dataclasses.replace(
         tiny_experiment(config, parallel),
-        model=Plain(),
+        model=network(task),
         schedule=lambda _: {},
         optimizer=optax.sgd(1.0),
     )
-    variables = Plain().init(jax.random.key(1), jnp.zeros((1, 12, 12, 3)))
+    variables = network(task).init(jax.random.key(1), jnp.zeros((1, 12, 12, 3)))
     state = create_state(
         {"params": variables["params"], "batch_stats": {}},
         experiment.optimizer,
@@ -84,9 +100,9 @@ def initial(parallel_kind, parts):
     return parallel, experiment, state
 
 
-def step_once(parallel_kind, parts):
+def step_once(parallel_kind, parts, task):
     """The fetched training window and gradients of one step."""
-    parallel, experiment, state = initial(parallel_kind, parts)
+    parallel, experiment, state = initial(parallel_kind, parts, task)
     update = parallel.compile_update(partial(train_step, experiment))
     placed = parallel.place(jax.tree.map(np.asarray, state))
     after = update(placed, parallel.place_batch(batch()))
@@ -95,10 +111,37 @@ def step_once(parallel_kind, parts):
     return after.window, jax.tree.map(np.subtract, state.params, after.params)
 
 
+def class_loss(logits, values):
+    weight = np.tile(values["weight"], 2)
+    targets = jax.nn.one_hot(np.tile(values["label"], 2), 3) * 0.9 + 0.1 / 3
+    entropy = -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
+    return jnp.sum(weight * entropy) / weight.sum()
+
+
+def region_loss(logits, values, similarities):
+    """Cross-entropy over known pixels, and Dice over images that have some."""
+    moved = warp_labels(similarities, values["regions"], fill=255)
+    regions = jnp.concatenate([values["regions"], moved])
+    weight = np.tile(values["weight"], 2)[:, None, None]
+    known = (regions != 255) & (weight > 0)
+    targets = jax.nn.one_hot(regions, 3)
+    smooth = targets * 0.9 + 0.1 / 3
+    entropy = -jnp.sum(smooth * jax.nn.log_softmax(logits), -1)
+    entropy = jnp.sum(jnp.where(known, entropy, 0)) / jnp.sum(known)
+    targets, known = jnp.where(known[..., None], targets, 0), known[..., None]
+    found = jnp.where(known, jax.nn.softmax(logits), 0)
+    true, both = targets.sum((1, 2)), (targets * found).sum((1, 2))
+    overlap = (2 * both + 1) / (true + found.sum((1, 2)) + 1)
+    there = true > 0
+    some = there.any(-1)
+    mean = jnp.sum(there * overlap, -1) / jnp.maximum(there.sum(-1), 1)
+    return entropy + jnp.sum(jnp.where(some, 1 - mean, 0)) / jnp.sum(some)
+
+
 @functools.cache
-def whole():
+def whole(task):
     """Loss and gradients written down anew, for the whole batch at once."""
-    _, experiment, state = initial("one", 1)
+    _, experiment, state = initial("one", 1, task)
     values = batch()
     images = unit_range(values["image"])
     step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 0)
@@ -108,7 +151,7 @@ def whole():
 
     def look(params):
         both = experiment.normalise(jnp.concatenate([images, moved]))
-        logits, updates = Plain().apply(
+        logits, updates = network(task).apply(
             {"params": params}, both, mutable=["intermediates"]
         )
         evidence = layer_evidence(updates["intermediates"])
@@ -123,11 +166,12 @@ def whole():
 
     def loss(params):
         logits, first, second = look(params)
-        targets = jax.nn.one_hot(np.tile(values["label"], 2), 3) * 0.9 + 0.1 / 3
-        entropy = -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
-        entropy = jnp.sum(np.tile(weight, 2) * entropy) / (2 * weight.sum())
+        if task == "segmentation":
+            own = region_loss(logits, values, similarities)
+        else:
+            own = class_loss(logits, values)
         motion = equivariance_loss(first, second, similarities, **options)
-        return entropy + MOVES.weight * motion, motion
+        return own + MOVES.weight * motion, motion
 
     (value, motion), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     _, first, second = look(state.params)
@@ -143,27 +187,30 @@ def whole():
 
 
 def test_parts_differ_in_how_many_pairs_are_in_sight():
-    in_sight, total = whole()[3:]
+    in_sight, total = whole("classification")[3:]
     assert (in_sight.sum(0) > 2).all()
     assert (in_sight.sum(0) < total).all()
     assert (in_sight.min(0) < in_sight.max(0)).all()
 
 
 @pytest.mark.parametrize(
-    ("parallel_kind", "parts"),
+    ("parallel_kind", "parts", "task"),
     [
-        ("one", 1),
-        ("one", 2),
-        ("one", 4),
-        ("jit", 1),
-        ("jit", 2),
-        ("pmap", 1),
-        ("pmap", 2),
+        ("one", 1, "classification"),
+        ("one", 2, "classification"),
+        ("one", 4, "classification"),
+        ("jit", 1, "classification"),
+        ("jit", 2, "classification"),
+        ("pmap", 1, "classification"),
+        ("pmap", 2, "classification"),
+        ("one", 4, "segmentation"),
+        ("jit", 1, "segmentation"),
+        ("pmap", 2, "segmentation"),
     ],
 )
-def test_loss_and_gradients_are_those_of_the_whole_batch(parallel_kind, parts):
-    value, motion, expected, _, total = whole()
-    window, gradients = step_once(parallel_kind, parts)
+def test_loss_and_gradients_are_those_of_the_whole_batch(parallel_kind, parts, task):
+    value, motion, expected, _, total = whole(task)
+    window, gradients = step_once(parallel_kind, parts, task)
     assert window["weight"] == total
     assert_close(window["loss"] / total, value)
     assert_close(window["equivariance_loss"] / total, motion)

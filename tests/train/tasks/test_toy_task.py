@@ -84,7 +84,7 @@ class MeanColour(Task):
     def rows(self, outputs, batch):
         return {"error": self._error(outputs, batch)}
 
-    def record(self, sums, rows):
+    def record(self, sums, rows, facts):
         assert rows is not None
         error = sums["error"] / sums["images"]
         # A median is no mean over images: it needs every image, and each once.
@@ -92,7 +92,7 @@ class MeanColour(Task):
         values = {"images": sums["images"], "rows": count, "error": error}
         return finite_record(values | {"median": median, "closeness": 1 / (1 + error)})
 
-    def prediction(self, outputs, view, facts):
+    def prediction(self, outputs, view, facts, size):
         return {"colour": outputs.tolist(), "box": [view.left, view.top]}
 
     def line(self, prediction):

@@ -12,7 +12,7 @@ from cram_jax.drawing.fonts import font_file, has_font
 from train.commands.report.groups import Group
 from train.commands.report.runs import Run
 
-_SCORES = ("accuracy", "cross_entropy", "iou", "mask_iou", "center_error")
+_SCORES = ("accuracy", "mean_iou", "cross_entropy", "iou", "mask_iou", "center_error")
 Points = dict[float, float]
 
 

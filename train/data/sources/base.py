@@ -30,6 +30,10 @@ class WrongLabelError(UserError, ValueError):
     """A label is no class of its set; the message names the image."""
 
 
+# The value of a pixel whose region is not known; no score and no loss counts it.
+IGNORED = 255
+
+
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
     """What is known of a split before an image is decoded.
@@ -45,6 +49,8 @@ class DatasetInfo:
         channels: 1 or 3, of every image.
         image_size: (height, width) if the images share one (folder sets: if a
             sample of them does), else None.
+        regions: what the values 0, 1, ... of `Example.regions` mean; empty where the
+            set has no masks.
     """
 
     name: str
@@ -54,6 +60,7 @@ class DatasetInfo:
     truth: Truth
     channels: int
     image_size: tuple[int, int] | None = None
+    regions: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -70,12 +77,18 @@ class Example:
         label: index of the class.
         rectangle: float64 [5] in pixel coordinates, or None.
         mask: uint8 [H, W], 1 on the object, or None.
+        regions: uint8 [H, W], an index into `DatasetInfo.regions`, or `IGNORED`; None
+            where that is not known.
+        no_regions: the sentence that says why they are not known, of an image of a set
+            that has them; it names the file.
     """
 
     image: np.ndarray
     label: int
     rectangle: np.ndarray | None = None
     mask: np.ndarray | None = None
+    regions: np.ndarray | None = None
+    no_regions: str = ""
 
 
 class Source(Protocol):

@@ -53,25 +53,39 @@ def decode_image(
     return np.asarray(converted).reshape(converted.height, converted.width, channels)
 
 
-def decode_mask(file: Path, height: int, width: int, *, trimap: bool) -> np.ndarray:
-    """The object of a mask file as uint8 [height, width] of 0 and 1.
+def decode_values(file: Path, height: int, width: int, *, stored: bool) -> np.ndarray:
+    """The pixels of a mask file, integers [height, width].
 
     Args:
         file: the mask.
         height: its image's, in pixels.
         width: its image's, in pixels.
-        trimap: the object has the value 1; else it is white (128 and more of 255).
+        stored: the numbers as they are stored, of palettes too; else grey levels.
 
     Raises:
-        UnreadableImageError: broken, not of the size of its image, or without object.
+        UnreadableImageError: broken, or not of the size of its image.
     """
     try:
         with Image.open(file) as image:
-            values = np.asarray(image) if trimap else mask_levels(image)
+            values = np.asarray(image) if stored else mask_levels(image)
     except Exception as error:
         raise UnreadableImageError(f"{file} {_reason(file, error)}") from error
-    present = values == 1 if trimap else values > 127
-    mask = object_mask(present, height, width, name=str(file))
+    check_mask_size(values, height, width, name=str(file))
+    return values
+
+
+def marked_object(values: np.ndarray, file: Path, *, trimap: bool) -> np.ndarray:
+    """The object of a mask as uint8 [H, W] of 0 and 1.
+
+    Args:
+        values: its pixels.
+        file: that they come from.
+        trimap: the object has the value 1; else it is white (128 and more of 255).
+
+    Raises:
+        UnreadableImageError: there is no object.
+    """
+    mask = (values == 1 if trimap else values > 127).astype(np.uint8)
     if not mask.any():
         wanted = "1 (the object)" if trimap else "255 (white, the object)"
         found = ", ".join(str(int(value)) for value in np.unique(values)[:5])
@@ -90,14 +104,13 @@ def mask_levels(image: Image.Image) -> np.ndarray:
     return np.asarray(_eight_bits(image, "L"))
 
 
-def object_mask(present: np.ndarray, height: int, width: int, *, name: str):
-    """Checks a mask's size; bool [height, width] to uint8 of 0 and 1."""
-    if present.shape != (height, width):
+def check_mask_size(values: np.ndarray, height: int, width: int, *, name: str) -> None:
+    """Refuses a mask of another size than its image's."""
+    if values.shape != (height, width):
         raise UnreadableImageError(
             f"{name} must have the {height}x{width} pixels of its image, "
-            f"got shape {present.shape}."
+            f"got shape {values.shape}."
         )
-    return present.astype(np.uint8)
 
 
 def stored_size(file: str | Path) -> tuple[int, int] | None:

@@ -75,7 +75,8 @@ def estimated_bytes(source: Source) -> int:
             example = source[index]
         except UnreadableImageError:
             continue
-        mask_bytes = 0 if example.mask is None else example.mask.nbytes
+        kept = {id(each): each for each in (example.mask, example.regions)}
+        mask_bytes = sum(each.nbytes for each in kept.values() if each is not None)
         sizes.append(example.image.nbytes + mask_bytes)
     return round(len(source) * float(np.mean(sizes))) if sizes else 0
 

@@ -128,7 +128,7 @@ def test_clutter_surrounds_the_digit_and_spares_it():
     ],
 )
 def test_version_1_is_frozen(split, index, label, total, rectangle):
-    assert cluttered.VERSION == "1.0.0"
+    assert cluttered.VERSION == "1.1.0"
     sample = make_sample(split, index)
     assert sample.label == label
     # A pixel on the edge of rounding may differ between machines.
@@ -198,7 +198,7 @@ def test_an_interrupted_preparation_leaves_no_half_set(tmp_path, monkeypatch):
         patch.setattr(cluttered, "make_sample", interrupted)
         with pytest.raises(KeyboardInterrupt):
             opened("digits", "train", data_dir=tmp_path)
-    assert not (tmp_path / "cluttered_digits" / "1.0.0").exists()
+    assert not (tmp_path / "cluttered_digits" / cluttered.VERSION).exists()
     assert len(opened("digits", "train", data_dir=tmp_path)) == 12
 
 

@@ -17,10 +17,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     name = "cluttered_digits"
     pkg_dir_path = None
     VERSION = tfds.core.Version(cluttered.VERSION)
-    RELEASE_NOTES = {cluttered.VERSION: "First version."}  # noqa: RUF012
+    RELEASE_NOTES = {  # noqa: RUF012
+        "1.0.0": "First version.",
+        cluttered.VERSION: "Masks of the digits; images as before.",
+    }
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Features: image, label, and the digit's true rectangle."""
+        """Features: image, label, the digit's true rectangle and mask."""
         side = cluttered.SIDE
         return self.dataset_info_from_configs(
             description=self.__doc__,
@@ -33,6 +36,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                         names=list(cluttered.CLASS_NAMES)
                     ),
                     "rectangle": tfds.features.Tensor(shape=(5,), dtype=np.float32),
+                    "mask": tfds.features.Image(
+                        shape=(side, side, 1), encoding_format="png"
+                    ),
                 }
             ),
             supervised_keys=("image", "label"),
@@ -49,11 +55,20 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str):
         for index in range(cluttered.SPLIT_SIZES[split]):
             sample = cluttered.make_sample(split, index)
-            file = io.BytesIO()
-            Image.fromarray(sample.image).save(file, format="PNG")
-            # Encoded bytes: TFDS needs TensorFlow to encode an array.
-            file.seek(0)
             yield (
                 index,
-                {"image": file, "label": sample.label, "rectangle": sample.rectangle},
+                {
+                    "image": _png(sample.image),
+                    "label": sample.label,
+                    "rectangle": sample.rectangle,
+                    "mask": _png(sample.mask.astype(np.uint8)),
+                },
             )
+
+
+def _png(pixels: np.ndarray) -> io.BytesIO:
+    """Encoded bytes: TFDS needs TensorFlow to encode an array."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    file.seek(0)
+    return file

@@ -1,8 +1,7 @@
-"""The images of `cluttered_digits` 1.0.0: one whole digit amid fragments of others.
+"""The images of `cluttered_digits` 1.1.0: one whole digit amid fragments of others.
 
 Everything here is a pure function of (split, index), in numpy and scipy alone. The
 handwriting is scikit-learn's: 1,797 real 8x8 digits, which come with the package.
-The TFDS builder that stores the images is in `cluttered_digits_builder.py`.
 
 Frozen: a change of any constant or of the order of random draws is a new version.
 """
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 SIDE = 48  # pixels of the square canvas
 SPLIT_SIZES = {"train": 16_000, "test": 2_000}
 CLASS_NAMES = tuple("0123456789")
@@ -44,11 +43,13 @@ class Sample(NamedTuple):
         rectangle: float32 [5]: center_x, center_y, half_width, half_height, angle in
             isotropic coordinates (the canvas spans [-1, 1]; x right, y down; a
             positive angle is clockwise on screen).
+        mask: bool [48, 48], the ink that the rectangle encloses.
     """
 
     image: np.ndarray
     label: int
     rectangle: np.ndarray
+    mask: np.ndarray
 
 
 class Pose(NamedTuple):
@@ -69,14 +70,14 @@ def make_sample(split: str, index: int) -> Sample:
     ink = upsample(digits[chosen])
     box = ink_box(ink)
     pose = _digit_pose(rng, box)
-    canvas = rng.uniform(*_CONTRAST_RANGE) * render(ink, pose)
+    canvas = rng.uniform(*_CONTRAST_RANGE) * (digit := render(ink, pose))
     for _ in range(int(rng.integers(_FRAGMENTS[0], _FRAGMENTS[1] + 1))):
         fragment, fragment_pose = _fragment(rng, digits, chosen, box, pose)
         contrast = rng.uniform(*_CONTRAST_RANGE)
         canvas = np.maximum(canvas, contrast * render(fragment, fragment_pose))
     canvas = canvas + rng.normal(0.0, _NOISE, canvas.shape)
     image = np.round(255.0 * np.clip(canvas, 0.0, 1.0)).astype(np.uint8)
-    return Sample(image, label, _isotropic_rectangle(box, pose))
+    return Sample(image, label, _isotropic_rectangle(box, pose), digit >= _INK)
 
 
 def make_clean_digit(split: str, index: int) -> np.ndarray:

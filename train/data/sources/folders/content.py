@@ -72,13 +72,19 @@ class Content:
         return classes
 
 
-def read_content(root: Path, split_names: Collection[str]) -> Content:
+def read_content(
+    root: Path, split_names: Collection[str], mask_tree: str | None = None
+) -> Content:
     """Lists a folder and tells images, masks and other files apart.
 
     Args:
         root: the folder.
         split_names: names of folders at the top that are splits if they hold classes,
             in lower case. Beside one, masks/ is no class, whatever it holds.
+        mask_tree: a folder at the top that is one, too.
+
+    Raises:
+        ValueError: there is no such folder.
     """
     listing = list_folder(root)
     endings = image_endings()
@@ -92,7 +98,12 @@ def read_content(root: Path, split_names: Collection[str]) -> Content:
         folders.setdefault(top, []).extend([path] if slash else [])
     files = _by_top(listing.files)
     content = Content(root, folders, _by_top(images), others, [], listing.repeated)
-    trees = {TRIMAPS} & folders.keys()
+    if mask_tree is not None and mask_tree not in folders:
+        raise ValueError(
+            f"{root} has no folder {mask_tree!r} of masks, which data.masks names; it"
+            f" has {', '.join(sorted(folders)) or 'none'}."
+        )
+    trees = {TRIMAPS, mask_tree} & folders.keys()
     in_splits = any(
         top.lower() in split_names and content.holds_classes(top) for top in folders
     )
@@ -103,7 +114,9 @@ def read_content(root: Path, split_names: Collection[str]) -> Content:
         folders={top: found for top, found in folders.items() if top not in trees},
         images={top: f for top, f in content.images.items() if top not in trees},
         others=[file for file in others if file.partition("/")[0] not in trees],
-        masks=[file for tree in sorted(trees) for file in files.get(tree, [])],
+        masks=[
+            file for tree in sorted(map(str, trees)) for file in files.get(tree, [])
+        ],
     )
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from train.config.data import DataConfig
 from train.config.places import FOLDER, expanded
 from train.data.sources.base import DatasetInfo, Example
-from train.data.sources.decoding import decode_image, decode_mask, stored_size
+from train.data.sources.decoding import (
+    decode_image,
+    decode_values,
+    marked_object,
+    stored_size,
+)
 from train.data.sources.folders.boxes import (
     Box,
     box_rectangle,
@@ -17,14 +24,19 @@ from train.data.sources.folders.boxes import (
     read_boxes,
 )
 from train.data.sources.folders.class_names import displayed_names
-from train.data.sources.folders.masks import TRIMAPS, find_masks
-from train.data.sources.folders.tree import Labelled, read_tree
+from train.data.sources.folders.masks import MASKS, TRIMAPS, find_masks
+from train.data.sources.folders.tree import Labelled, Tree, read_tree
 from train.data.sources.holding_out import (
     hash_order,
     hold_out,
     is_held_out,
     parted,
     shown,
+)
+from train.data.sources.regions import (
+    OBJECT_REGIONS,
+    named_regions,
+    trimap_regions,
 )
 
 _SIZE_SAMPLES = 64
@@ -41,6 +53,7 @@ class FolderSource:
         labels: one for each image.
         boxes: by normal path; empty where the folder has no boxes file.
         masks: by path; empty where the folder has no masks.
+        named: masks hold indices of `info.regions`, not one object.
     """
 
     info: DatasetInfo
@@ -49,6 +62,7 @@ class FolderSource:
     labels: tuple[int, ...]
     boxes: dict[str, Box]
     masks: dict[str, str]
+    named: bool = False
 
     def __len__(self) -> int:
         """The number of images."""
@@ -59,17 +73,35 @@ class FolderSource:
         path = self.paths[index]
         image = decode_image(self.root / path)
         height, width = image.shape[:2]
-        rectangle, mask = None, None
-        if path in self.masks:
-            file = self.masks[path]
-            trimap = file.startswith(f"{TRIMAPS}/")
-            mask = decode_mask(self.root / file, height, width, trimap=trimap)
-            rectangle = mask_rectangle(mask)
+        mask, regions, no_regions = self._regions(path, height, width)
+        rectangle = None if mask is None else mask_rectangle(mask)
         box = self.boxes.get(normal_path(path))
         if box is not None:
             name = str(self.root / path)
             rectangle = box_rectangle(box, height, width, name=name)
-        return Example(image, self.labels[index], rectangle, mask)
+        label = self.labels[index]
+        return Example(image, label, rectangle, mask, regions, no_regions)
+
+    def _regions(
+        self, path: str, height: int, width: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+        """Mask and regions of an image, or why there are none."""
+        if path not in self.masks:
+            absent = f"{self.root / path} has no mask; it would be called"
+            return None, None, f"{absent} {PurePosixPath(path).stem}.png."
+        file = self.root / self.masks[path]
+        trimap = self.masks[path].startswith(f"{TRIMAPS}/")
+        stored = trimap or self.named
+        values = decode_values(file, height, width, stored=stored)
+        if self.named:
+            found = named_regions(values, self.info.regions, str(file))
+            inside = (values > 0) & (values < len(self.info.regions))
+            return inside.astype(np.uint8), found[0], found[1]
+        mask = marked_object(values, file, trimap=trimap)
+        if not trimap:
+            return mask, mask, ""
+        regions, no_regions = trimap_regions(values, str(file))
+        return mask, regions, no_regions
 
 
 def open_folder(
@@ -94,12 +126,14 @@ def open_folder(
         ValueError: says which rule the folder breaks.
     """
     root = Path(expanded(config.name.removeprefix(FOLDER)))
-    tree = read_tree(root, parted(config, split), train_split=config.train_split)
+    tree = read_tree(
+        root, parted(config, split), config.train_split, mask_tree=config.masks
+    )
     chosen = tree.chosen
     if config.validation > 0 and tree.is_training:
         held = is_held_out(config, split)
         chosen = _part(chosen, config.validation, held=held)
-    masks = find_masks(root, tree.masks, tree.everything, in_splits=tree.in_splits)
+    masks = _masks_of(root, tree, config)
     boxes = {}
     if (root / config.boxes_file).exists():
         boxes = read_boxes(config, root, tree.everything)
@@ -115,8 +149,16 @@ def open_folder(
         truth="mask" if masks else "box" if boxes else "none",
         channels=3,
         image_size=_common_size(root, paths),
+        regions=(config.regions or OBJECT_REGIONS) if masks else (),
     )
-    return FolderSource(info, root, paths, labels, boxes, masks)
+    named = bool(config.regions)
+    return FolderSource(info, root, paths, labels, boxes, masks, named)
+
+
+def _masks_of(root: Path, tree: Tree, config: DataConfig) -> dict[str, str]:
+    trees = (TRIMAPS, MASKS) if config.masks is None else (config.masks,)
+    images, in_splits = tree.everything, tree.in_splits
+    return find_masks(root, tree.masks, images, in_splits=in_splits, trees=trees)
 
 
 def _common_size(root: Path, paths: tuple[str, ...]) -> tuple[int, int] | None:

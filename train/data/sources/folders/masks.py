@@ -22,7 +22,12 @@ _SAMPLES = 8
 
 
 def find_masks(
-    root: Path, files: Sequence[str], images: Sequence[str], *, in_splits: bool
+    root: Path,
+    files: Sequence[str],
+    images: Sequence[str],
+    *,
+    in_splits: bool,
+    trees: Sequence[str] = (TRIMAPS, MASKS),
 ) -> dict[str, str]:
     """The mask of each image that has one, as paths relative to the root.
 
@@ -31,12 +36,13 @@ def find_masks(
         files: what lies in its trees of masks.
         images: all images of all splits.
         in_splits: images are SPLIT/CLASS/..., else CLASS/...
+        trees: names of the trees to look in.
 
     Raises:
         ValueError: a mask fits two images, or an image has two; no mask fits at all.
     """
     found: dict[str, str] = {}
-    for tree in (TRIMAPS, MASKS):
+    for tree in trees:
         masks = _by_key(root, [file for file in files if file.startswith(f"{tree}/")])
         if not masks:
             continue

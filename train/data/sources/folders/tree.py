@@ -46,14 +46,16 @@ class Tree(NamedTuple):
     is_training: bool
 
 
-def read_tree(root: Path, split: str, *, train_split: str = "train") -> Tree:
+def read_tree(
+    root: Path, split: str, train_split: str = "train", *, mask_tree: str | None = None
+) -> Tree:
     """Reads the folder; `open_folder` states the rules."""
     if not root.is_dir():
         what = "is a file; unpack it first" if root.exists() else "does not exist"
         raise ValueError(f"The image folder {root} {what}.")
     names = {name for names in SPLIT_FOLDERS.values() for name in names}
     names.add(train_split.lower())
-    content = read_content(root, names)
+    content = read_content(root, names, mask_tree)
     splits = [top for top in content.tops if content.holds_classes(top)]
     if any(top.lower() in names for top in splits):
         tree = _read_split_tree(content, splits, split, train_split)

@@ -20,11 +20,12 @@ from train.data.sources.base import (
     UnreadableImageError,
     checked_label,
 )
-from train.data.sources.decoding import object_mask
+from train.data.sources.decoding import check_mask_size
 from train.data.sources.folders.boxes import mask_rectangle
 from train.data.sources.holding_out import hold_out, is_held_out, parted, shown
 from train.data.sources.locations import data_dir
-from train.data.sources.tfds.layouts import LAYOUTS, Layout
+from train.data.sources.regions import OBJECT_REGIONS, named_regions
+from train.data.sources.tfds.layouts import Layout, layout_of
 from train.data.sources.tfds.splits import (
     label_hint,
     name_shared_images,
@@ -46,6 +47,7 @@ class TfdsSource:
     layout: Layout
     positions: np.ndarray | None = None  # among the records; None: all of them
     hint: str = ""  # what to do where there are no labels
+    named: bool = False  # masks hold indices of `info.regions`, not one object
 
     def __len__(self) -> int:
         """The number of images."""
@@ -68,10 +70,19 @@ class TfdsSource:
         )
         image = np.asarray(record["image"])
         height, width = image.shape[:2]
-        mask, rectangle = None, None
+        mask, regions, no_regions, rectangle = None, None, "", None
         if self.layout.mask and self.layout.is_object:
-            present = self.layout.is_object(_feature(record, self.layout.mask)[..., 0])
-            mask = object_mask(present, height, width, name=f"The mask of {name}")
+            values, its = (
+                _feature(record, self.layout.mask)[..., 0],
+                f"The mask of {name}",
+            )
+            check_mask_size(values, height, width, name=its)
+            mask = self.layout.is_object(values).astype(np.uint8)
+            regions, no_regions = (
+                named_regions(values, self.info.regions, its)
+                if self.named
+                else self.layout.regions(values, mask, its)
+            )
             rectangle = mask_rectangle(mask)
         if self.layout.box:
             boxes = _feature(record, self.layout.box)
@@ -79,7 +90,7 @@ class TfdsSource:
         if self.layout.rectangle:
             isotropic = _feature(record, self.layout.rectangle)
             rectangle = isotropic_to_pixel(isotropic, height, width)
-        return Example(image, label, rectangle, mask)
+        return Example(image, label, rectangle, mask, regions, no_regions)
 
 
 def open_tfds(
@@ -140,8 +151,7 @@ def from_builder(
     if max_examples is not None:
         positions = np.arange(len(records)) if positions is None else positions
         positions = positions[:max_examples]
-    default = Layout("bbox") if "bbox" in features else Layout()
-    layout = LAYOUTS.get(builder.name, default)
+    layout = layout_of(builder.name, features, named=bool(config.regions))
     height, width, channels = features["image"].shape
     info = DatasetInfo(
         name=name,
@@ -151,9 +161,10 @@ def from_builder(
         truth=layout.truth,
         channels=channels or 3,
         image_size=(height, width) if height and width else None,
+        regions=(config.regions or OBJECT_REGIONS) if layout.mask else (),
     )
     hint = label_hint(list(splits), split)
-    return TfdsSource(info, records, layout, positions, hint)
+    return TfdsSource(info, records, layout, positions, hint, bool(config.regions))
 
 
 def _records(builder: Any, split: str, name: str) -> Sequence[Any]:

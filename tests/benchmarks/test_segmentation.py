@@ -1,0 +1,59 @@
+"""The benchmark of segmentation, with evaluations that are already there."""
+
+import json
+
+import pytest
+
+from benchmarks import segmentation
+from benchmarks.segmentation import LAYERS, Options, fit_arguments, markdown
+from train.commands.options import parse_fit
+
+
+@pytest.mark.parametrize("name", ["digits", "butterflies", "pets3"])
+def test_rows_differ_in_their_layer_alone(name):
+    bare = parse_fit(fit_arguments(Options(), name, "none", 7))
+    assert bare.task.name == "segmentation"
+    assert bare.seed == 7
+    for layer in LAYERS:
+        config = parse_fit(fit_arguments(Options(skips=True), name, layer, 7))
+        assert config.model.attention == layer
+        assert config.task.attention_in_skips
+        assert (config.optimizer, config.data) == (bare.optimizer, bare.data)
+        assert (config.epochs, config.batch_size) == (bare.epochs, bare.batch_size)
+
+
+def evaluation(iou):
+    scores = {"mean_iou": iou, "iou_object": iou - 0.1, "mean_dice": iou + 0.05}
+    return {"test": scores, "train": {"mean_iou": 1.0}}
+
+
+def test_the_table_has_means_and_differences_paired_by_seed():
+    rows = {
+        "none": [evaluation(0.7), evaluation(0.8)],
+        "scse": [evaluation(0.75), evaluation(0.85)],
+    }
+    text = markdown({"digits": rows}, "the command")
+    assert "`the command`" in text
+    assert "| none | 0.7500 ± 0.6353 | 1.0000 ± 0.0000 | 0.6500 ± 0.6353 |" in text
+    assert "- scse: +0.0500 ± 0.0000; above on 2 of 2" in text
+    assert "| scse, seed 1 | 0.8500 |" in text
+
+
+def test_what_is_done_is_not_run_again_and_is_written(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(segmentation, "picture_rows", lambda *of: drawn.append(of))
+    workdir, results = tmp_path / "runs", tmp_path / "results" / "segmentation"
+    for layer in ("none", "scse"):
+        for seed in range(2):
+            run = workdir / f"digits-{layer}-{seed}"
+            run.mkdir(parents=True)
+            (run / "evaluation.json").write_text(json.dumps(evaluation(0.8)))
+    options = ["--layers", "none", "scse", "--seeds", "2"]
+    places = ["--workdir", str(workdir), "--results", str(results)]
+    segmentation.main([*options, *places])
+    record = json.loads(results.with_suffix(".json").read_text())
+    found = {name: len(runs) for name, runs in record["runs"]["digits"].items()}
+    assert found == {"none": 2, "scse": 2}
+    assert "above on 0 of 2" in results.with_suffix(".md").read_text()
+    workdirs = [workdir / "digits-none-0", workdir / "digits-scse-0"]
+    assert drawn == [(workdirs, results.with_suffix(".png"))]
