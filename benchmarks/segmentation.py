@@ -1,14 +1,16 @@
 """Attention layers in a segmentation network, on three sets of masks, seed by seed.
 
-    python -m benchmarks.segmentation                                  # digits
-    python -m benchmarks.segmentation --sets digits butterflies pets3 --seeds 5
+    python -m benchmarks.segmentation --data data    # digits, data/butterflies10, ...
+    python -m benchmarks.segmentation --sets digits --seeds 5
     python -m benchmarks.segmentation --skips --results results/segmentation_skips
 
 Every run is `python -m train fit --preset NAME-segment` with another layer and seed, in
 a directory of its own; started again, the benchmark goes on where it stopped. Network,
 recipe, steps and images are the same in all rows. It writes RESULTS.json, RESULTS.md
 (mean and 95% interval over seeds, and differences to the bare network, paired by seed)
-and RESULTS.png: test images with the true regions and those that were found.
+and RESULTS_SET.png: test images with the true regions and those that were found, a row
+for each layer. The row "no learning" takes each pixel for the region that it most often
+is in the training images.
 """
 
 from __future__ import annotations
@@ -16,15 +18,25 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import jax
+import numpy as np
 import tyro
 
-from benchmarks.tables import by_seed, paired, run_all, score, table
+from benchmarks.segmentation_report import PARAMETERS, picture_rows, write
+from benchmarks.tables import run_all, shown_command
+from train.commands.options import parse_fit
+from train.config.run import FitConfig
+from train.data.loaders import Feed
+from train.learning.devices import JitParallel
+from train.learning.experiment import Experiment, make_experiment
+from train.tasks.registry import make_task
+from train.tasks.task import Batch
 
 LAYERS = (
     "none",
@@ -34,15 +46,11 @@ LAYERS = (
     "squeeze-excite",
     "scse",
 )
-MEAN_IOU = ("mean IoU", "test/mean_iou", 4)
-COLUMNS = (
-    MEAN_IOU,
-    ("mean IoU, training images", "train/mean_iou", 4),
-    ("IoU of the object", "test/iou_object", 4),
-    ("Dice", "test/mean_dice", 4),
-    ("outlines (F)", "test/boundary_f", 3),
-    ("mask area", "test/L/mask_area", 3),
-)
+PRESETS = {
+    "digits": "digits-segment",
+    "butterflies10": "butterflies-segment",
+    "pets3": "pets3-segment",
+}
 # Rows without a rectangle have no equivariance to score.
 EVALUATION = ("--equivariance-images", "0")
 
@@ -51,10 +59,10 @@ EVALUATION = ("--equivariance-images", "0")
 class Options:
     """What to compare."""
 
-    sets: tuple[Literal["digits", "butterflies", "pets3"], ...] = ("digits",)
-    """Data sets; each has a preset of the name SET-segment."""
-    folders: Path = Path("data")
-    """Where butterflies10/ and pets3/ are unpacked."""
+    data: Path = Path("data")
+    """Folder in which the archives butterflies10.zip and pets3.zip were unpacked."""
+    sets: tuple[Literal["digits", "butterflies10", "pets3"], ...] = tuple(PRESETS)
+    """Data sets."""
     layers: tuple[str, ...] = LAYERS
     """Attention layers; the first is what the others are compared with."""
     seeds: int = 3
@@ -68,17 +76,15 @@ class Options:
     workdir: Path = Path("runs/benchmark-segmentation")
     """Directory of the runs."""
     results: Path = Path("results/segmentation")
-    """RESULTS.json, .md and .png are written."""
+    """RESULTS.json, RESULTS.md and RESULTS_SET.png are written."""
 
 
 def fit_arguments(options: Options, name: str, layer: str, seed: int) -> list[str]:
     """The arguments of one training run."""
-    arguments = ["--preset", f"{name}-segment", "--seed", str(seed)]
+    arguments = ["--preset", PRESETS[name], "--seed", str(seed)]
     arguments += ["--model.attention", layer]
-    folders = {"butterflies": "butterflies10", "pets3": "pets3"}
-    if name in folders:
-        folder = options.folders / folders[name]
-        arguments += ["--data.name", f"folder:{folder}"]
+    if name != "digits":
+        arguments += ["--data.name", f"folder:{options.data / name}"]
     if options.epochs is not None:
         arguments += ["--epochs", str(options.epochs)]
     if options.skips:
@@ -94,31 +100,39 @@ def place_of(options: Options, name: str, layer: str, seed: int) -> Path:
     return options.workdir / f"{name}-{layer}{where}-{seed}"
 
 
-def markdown(runs: dict[str, dict[str, list[dict]]], command: str) -> str:
-    """For each set the table of means, paired differences, and every seed's figures."""
-    count = len(next(iter(next(iter(runs.values())).values())))
-    lines = [
-        "# Segmentation with and without attention",
-        "",
-        f"`{command}` on {platform.machine()}, {os.cpu_count()} cores; mean ± 95%"
-        f" interval over {count} seeds. The same network, recipe, steps and images in"
-        " all rows (`train/config/presets.py`); no row's step or layer was chosen by"
-        " test images. Outlines: F-score within 0.75% of the diagonal, one pixel at"
-        " least; the ignored border of a trimap hides most of them.",
-    ]
-    for name, rows in runs.items():
-        found = {
-            layer: {
-                column: [score(run, key) for run in each] for column, key, _ in COLUMNS
-            }
-            for layer, each in rows.items()
-        }
-        first = next(iter(found))
-        lines += ["", f"## {name}", "", *table(found, COLUMNS)]
-        lines += ["", f"Mean IoU, minus that of `{first}`, paired by seed:", ""]
-        lines += paired(found, MEAN_IOU, first=first)
-        lines += ["", "Every seed:", "", *table(by_seed(found), COLUMNS)]
-    return "\n".join(lines)
+def opened(config: FitConfig) -> tuple[Feed, Experiment]:
+    """A run's images, and what it is made of."""
+    feed = Feed(config, make_task(config))
+    parallel = JitParallel(jax.devices()[:1])
+    return feed, make_experiment(config, feed.inputs, parallel)
+
+
+def scores_without_learning(config: FitConfig) -> dict[str, float]:
+    """Test scores of each pixel's most frequent region in the training images."""
+    task = make_task(config)
+    feed = Feed(config, task)
+    regions = len(feed.inputs.regions)
+    votes = np.zeros((*feed.inputs.image_shape[:2], regions))
+    for truth in _of_images(feed.train_images(), "regions"):
+        votes += truth[..., None] == np.arange(regions)
+    outputs = jax.nn.one_hot(np.argmax(votes, axis=-1), regions)
+
+    def sums_of(batch: Batch):
+        shape = len(batch["weight"]), *outputs.shape
+        return task.sums(jax.numpy.broadcast_to(outputs, shape), batch)
+
+    total, compiled = None, jax.jit(sums_of)
+    for batch in feed.eval_batches():
+        sums = jax.device_get(compiled(dict(batch)))
+        total = sums if total is None else jax.tree.map(np.add, total, sums)
+    assert total is not None
+    return task.record(total, None, feed.inputs)
+
+
+def _of_images(batches: Iterable[Batch], name: str) -> Iterable[np.ndarray]:
+    """That entry of each image that is no padding."""
+    for batch in batches:
+        yield from np.asarray(batch[name])[np.asarray(batch["weight"]) > 0]
 
 
 def main(arguments: list[str]) -> None:
@@ -127,6 +141,12 @@ def main(arguments: list[str]) -> None:
         Options, args=arguments, prog="python -m benchmarks.segmentation"
     )
     runs: dict[str, dict[str, list[dict]]] = {name: {} for name in options.sets}
+    guesses = {
+        name: scores_without_learning(
+            parse_fit(fit_arguments(options, name, options.layers[0], 0))
+        )
+        for name in options.sets
+    }
     # Seed by seed, so that an interrupted benchmark has whole pairs.
     for seed in range(options.seeds):
         for name in options.sets:
@@ -138,53 +158,39 @@ def main(arguments: list[str]) -> None:
             }
             results = run_all(planned, options.jobs, evaluation=EVALUATION)
             for layer, result in zip(options.layers, results, strict=True):
-                runs[name].setdefault(layer, []).append(result)
-        write_results(options, runs, arguments)
-    workdirs = [
-        place_of(options, name, layer, 0)
-        for name in options.sets
-        for layer in options.layers
-    ]
-    picture_rows(workdirs, options.results.with_suffix(".png"))
+                arguments = fit_arguments(options, name, layer, seed)
+                _, experiment = opened(parse_fit(arguments))
+                count = parameters_of(experiment)
+                scores = result["test"] | {PARAMETERS: count}
+                runs[name].setdefault(layer, []).append(result | {"test": scores})
+        write(record_of(options, runs, guesses), options.results)
+    for name in options.sets:
+        workdirs = [place_of(options, name, layer, 0) for layer in options.layers]
+        picture = options.results.with_name(f"{options.results.name}_{name}.png")
+        picture_rows(workdirs, picture)
 
 
-def write_results(
-    options: Options, runs: dict[str, dict[str, list[dict]]], arguments: list[str]
-) -> None:
-    """RESULTS.md and RESULTS.json of the seeds done so far."""
-    command = shlex.join(["python", "-m", "benchmarks.segmentation", *arguments])
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    text = markdown(runs, command) + "\n"
-    options.results.with_suffix(".md").write_text(text)
-    record = {"command": command, "machine": platform.machine(), "runs": runs}
-    options.results.with_suffix(".json").write_text(json.dumps(record, indent=1))
-    print(text)
+def parameters_of(experiment: Experiment) -> float:
+    """How many parameters a network has."""
+    leaves = jax.tree.leaves(experiment.variables_shape()["params"])
+    return float(sum(leaf.size for leaf in leaves))
 
 
-def picture_rows(workdirs: list[Path], path: Path, count: int = 4) -> None:
-    """Test images spread over the set, one row for each trained network."""
-    import jax
-    import numpy as np
-    from PIL import Image
-
-    from cram_jax.drawing import image_grid
-    from train.data.loaders import Feed
-    from train.evidence.pictures import grid_of
-    from train.learning.devices import JitParallel
-    from train.learning.evaluator import Evaluator
-    from train.run.checkpoints.restore import restore_trained
-
-    rows = []
-    for workdir in workdirs:
-        parallel = JitParallel(jax.devices()[:1])
-        trained = restore_trained(workdir, "latest", parallel)
-        experiment = trained.experiment
-        feed = Feed(trained.config, experiment.task, experiment.inputs)
-        batch = feed.fixed_batch(count)
-        look = Evaluator(experiment, parallel).observe
-        shown = look(trained.variables, trained.step, batch["image"])
-        rows.append(grid_of(batch, *shown, experiment.inputs.truth, experiment.task))
-    Image.fromarray(np.asarray(image_grid(rows, columns=1))).save(path)
+def record_of(
+    options: Options,
+    runs: dict[str, dict[str, list[dict]]],
+    guesses: dict[str, dict[str, float]],
+) -> dict:
+    """RESULTS.json; what `benchmarks.segmentation_torch` put there stays."""
+    file = options.results.with_suffix(".json")
+    earlier = json.loads(file.read_text()) if file.exists() else {}
+    return {
+        "command": shown_command("benchmarks.segmentation", options),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "no_learning": guesses,
+        "runs": runs,
+        "torch": earlier.get("torch", {}),
+    }
 
 
 if __name__ == "__main__":

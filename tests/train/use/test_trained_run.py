@@ -1,6 +1,8 @@
 """A trained run in Python: what it says is what the program says, for any images."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -140,3 +142,16 @@ def test_what_is_no_run_is_named(workdir, tmp_path):
     with pytest.raises(UserError, match="one of the steps"):
         load_run(workdir, checkpoint="5000")
     assert load_run(str(workdir), checkpoint="3").step == 3
+
+
+def test_the_page_shows_what_runs(workdir, files, tmp_path, monkeypatch, capsys):
+    """Its Python runs beside a run and two images of the names that it gives them."""
+    page = Path(__file__).parents[3] / "docs" / "using.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(workdir)
+    for name, file in zip(("first.png", "second.png"), files, strict=False):
+        (tmp_path / name).symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert len(re.findall("'class': .*?\\{'attention", capsys.readouterr().out)) == 2
