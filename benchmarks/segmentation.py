@@ -61,7 +61,11 @@ class Options:
 
     data: Path = Path("data")
     """Folder in which the archives butterflies10.zip and pets3.zip were unpacked."""
-    sets: tuple[Literal["digits", "butterflies10", "pets3"], ...] = tuple(PRESETS)
+    sets: tuple[Literal["digits", "butterflies10", "pets3"], ...] = (
+        "digits",
+        "butterflies10",
+        "pets3",
+    )
     """Data sets."""
     layers: tuple[str, ...] = LAYERS
     """Attention layers; the first is what the others are compared with."""

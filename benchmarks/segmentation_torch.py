@@ -95,9 +95,9 @@ def groups_of(torch: Any, network: Any, experiment: Experiment) -> Any:
 
 def as_input(torch: Any, experiment: Experiment, images: np.ndarray) -> Any:
     """uint8 `[B, H, W, C]` normalised, as torch has it."""
-    mean, std = (np.float32(each) for each in (experiment.mean, experiment.std))
-    values = (np.asarray(images, np.float32) / 255 - mean) / std
-    return torch.from_numpy(values).permute(0, 3, 1, 2)
+    mean, std = np.array([experiment.mean, experiment.std], np.float32)
+    values = np.asarray(images, np.float32) / 255
+    return torch.from_numpy((values - mean) / std).permute(0, 3, 1, 2)
 
 
 def train(torch: Any, network: Any, experiment: Experiment, feed: Feed) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -13,11 +14,19 @@ from train.config.data import DataConfig
 from train.data.sources.base import IGNORED, Example
 from train.data.sources.folders.folder import FolderSource, open_folder
 from train.evidence.sight_picture import over_original
-from train.use import Prediction, TrainedRun
+from train.use import Prediction
 
 RECTANGLE, MAP = "rectangle", "class activation map"
 MASKS = "masks"  # the folder's tree of masks
 _BATCH = 32
+
+
+class Network(Protocol):
+    """What is asked of a `train.use.TrainedRun`."""
+
+    def predict(self, images: Sequence[Path], *, cam: bool = ...) -> list[Prediction]:
+        """What it says of image files."""
+        ...
 
 
 def object_pixels(made: np.ndarray, true: np.ndarray) -> tuple[int, int]:
@@ -66,7 +75,7 @@ def made_masks(
 
 
 def make_folders(
-    original: Path, places: Mapping[str, Path], layered: TrainedRun, bare: TrainedRun
+    original: Path, places: Mapping[str, Path], layered: Network, bare: Network
 ) -> dict[str, float]:
     """Writes folders of the same photographs, whose training masks are made.
 

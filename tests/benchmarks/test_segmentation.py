@@ -87,7 +87,7 @@ def test_no_learning_is_the_most_frequent_region_of_each_pixel(tmp_path):
     masks = {"train": [left, left, right], "test": [left, left]}
     for split, of_split in masks.items():
         for number, mask in enumerate(of_split):
-            place = tmp_path / split / "a" / f"{split}{number}.png"
+            place = tmp_path / split / "ab"[number % 2] / f"{split}{number}.png"
             for path, values in (
                 (place, np.full((8, 8, 3), 90, np.uint8)),
                 (tmp_path / "masks" / place.relative_to(tmp_path), mask),

@@ -65,9 +65,13 @@ def test_pixels_of_two_objects_count_where_both_regions_are_known():
 class Network:
     """What `TrainedRun.predict` gives, without a network."""
 
-    def predict(self, files, *, cam=False):
-        sizes = [Image.open(file).size[::-1] for file in files]
-        return [prediction([0.0, 0.0, 0.5, 0.5, 0.0], size) for size in sizes]
+    def predict(self, images, *, cam=False):
+        found = []
+        for file in images:
+            with Image.open(file) as image:
+                size = image.size[::-1]
+            found.append(prediction([0.0, 0.0, 0.5, 0.5, 0.0], size))
+        return found
 
 
 @pytest.fixture

@@ -185,5 +185,6 @@ def _write_pictures(
         batches.close()
     for name, batch in zip(layout.DATA_PICTURES, pictures, strict=True):
         buffer = io.BytesIO()
-        Image.fromarray(grid_of(batch, {}, source.info.truth)).save(buffer, "PNG")
+        grid = grid_of(batch, None, {}, source.info.truth, task)
+        Image.fromarray(grid).save(buffer, "PNG")
         outputs.write(name, buffer.getvalue())

@@ -69,7 +69,7 @@ def grid_of(
 
     Args:
       batch: the images, and what is known of them.
-      outputs: what the network made of them, fetched.
+      outputs: what the network made of them, fetched; None where there is none.
       evidence: what its layers showed, fetched.
       truth: what the set knows of the object; see `DatasetInfo`.
       task: draws outputs and truth.

@@ -223,13 +223,14 @@ class Segmentation(Task):
     def compared(
         self, picture: np.ndarray, outputs: Any, truth: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        """Two pictures side by side: the true regions, and those that were found."""
+        """Side by side the true regions and, if there are any, those found."""
+        true = np.asarray(truth["regions"])
+        if outputs is None:
+            known = true[true != IGNORED]
+            return overlay_regions(picture, true, count=int(known.max(initial=0)) + 1)
         found = np.asarray(predicted_regions(jnp.asarray(outputs)))
         count = outputs.shape[-1]
-        sides = [
-            overlay_regions(picture, np.asarray(regions), count=count)
-            for regions in (truth["regions"], found)
-        ]
+        sides = [overlay_regions(picture, each, count=count) for each in (true, found)]
         return np.concatenate(sides, axis=1)
 
 

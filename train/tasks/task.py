@@ -151,11 +151,12 @@ class Task(abc.ABC):
     def compared(
         self, picture: np.ndarray, outputs: Outputs, truth: Mapping[str, np.ndarray]
     ) -> np.ndarray:
-        """What is shown of an image while training: outputs beside the truth.
+        """What is shown of an image of the data set: outputs beside the truth.
 
         Args:
           picture: uint8 `[h, w, 3]`, the image enlarged, with what layers show on it.
-          outputs: the network's, without the batch axis; they may be not finite.
+          outputs: the network's, without the batch axis; they may be not finite. None
+            where there is no network.
           truth: the image's.
         """
         del outputs, truth
