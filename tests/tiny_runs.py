@@ -58,6 +58,19 @@ def write_images(folder: Path, per_class: int = 8) -> Path:
     return folder
 
 
+def write_masks(folder: Path) -> Path:
+    """The masks of the squares in `write_images`, for the task segmentation."""
+    for line in (folder / "boxes.csv").read_text().splitlines()[1:]:
+        name, *box = line.split(",")
+        left, top, right, bottom = map(int, box)
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask[top:bottom, left:right] = 255
+        place = folder / "masks" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(place)
+    return folder
+
+
 def tiny_config(workdir: Path = Path("unused"), **changes) -> FitConfig:
     """A config of few parameters; `changes` are fields of `FitConfig`."""
     config = FitConfig(

@@ -20,6 +20,7 @@ from tests.tiny_runs import (
     tiny_config,
     tiny_experiment,
     write_images,
+    write_masks,
 )
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
@@ -120,11 +121,17 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(tmp_path):
-    folder = write_images(tmp_path / "set")
+@pytest.mark.parametrize(
+    ("task", "score"), [("classification", "accuracy"), ("segmentation", "mean_iou")]
+)
+def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(
+    tmp_path, task, score
+):
+    folder = write_masks(write_images(tmp_path / "set"))
     # The images move so far that in each process other pairs are out of sight. Slowly,
     # for which ones they are is no smooth function of the parameters.
     settings = (
+        f"--task.name={task}",
         "--optimizer.name=sgd",
         "--optimizer.learning-rate=0.002",
         "--equivariance.weight=0.1",
@@ -160,6 +167,6 @@ def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(tmp_pa
     )
     for name, value in record["scores"].items():
         assert value == pytest.approx(expected_record["scores"][name], abs=1e-3), name
-    assert "test: accuracy" in messages[0][0]
-    assert "test: accuracy" not in messages[1][0], "only process 0 speaks"
+    assert f"test: {score}" in messages[0][0]
+    assert f"test: {score}" not in messages[1][0], "only process 0 speaks"
     assert np.isfinite(record["seconds"])

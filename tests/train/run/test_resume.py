@@ -17,6 +17,7 @@ from tests.tiny_runs import (
     run,
     tiny_arguments,
     write_images,
+    write_masks,
 )
 from train.errors import DONE, INTERRUPTED
 
@@ -43,7 +44,8 @@ def cached(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("set") / "tiny images")
+    images = write_images(tmp_path_factory.mktemp("set") / "tiny images")
+    return write_masks(images)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,21 @@ def test_killed_at_five_random_steps_it_ends_bit_for_bit_the_same(
     assert_same_end(tmp_path, uninterrupted)
     steps = [r["step"] for r in records(tmp_path) if r["kind"] == "train"]
     assert steps == list(range(1, 46))
+
+
+def test_a_killed_segmentation_run_ends_bit_for_bit_the_same(
+    folder, variables, tmp_path
+):
+    settings = ("--task.name=segmentation", *SETTINGS)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    result = run(*tiny_arguments(folder, whole, *settings), **variables)
+    assert result.returncode == DONE, result.stderr
+    words, keywords = command(*tiny_arguments(folder, stopped, *settings), **variables)
+    code, _ = signal_at(20, signal.SIGKILL, words, keywords, stopped)
+    assert code == -signal.SIGKILL
+    result = subprocess.run(words, timeout=PATIENCE, check=False, **keywords)
+    assert result.returncode == DONE, result.stderr
+    assert_same_end(stopped, whole)
 
 
 def test_sigterm_in_an_epoch_with_workers_saves_and_the_same_command_goes_on(

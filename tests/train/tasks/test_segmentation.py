@@ -256,3 +256,14 @@ def test_what_has_no_regions_is_refused_by_name():
     info = DatasetInfo("digits", "train", ("a",), 1, "none", 3)
     with pytest.raises(UnreadableImageError, match="image 3 of digits has no mask"):
         Segmentation().check(example, info, "image 3")
+
+
+def test_without_a_network_the_true_regions_are_shown():
+    picture, regions = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4), np.uint8)
+    regions[:, 2], regions[:, 3] = 1, IGNORED
+    shown = Segmentation().compared(picture, None, {"regions": regions})
+    assert shown.shape == picture.shape
+    assert not shown[:, :4].any()
+    assert len(np.unique(shown[:, 4:6].reshape(-1, 3), axis=0)) == 1
+    assert shown[0, 4].any()
+    assert (shown[:, 6:] == 64).all()
