@@ -54,11 +54,9 @@ def digits_small() -> FitConfig:
     """
     return dataclasses.replace(
         digits(),
-        epochs=5.0,
         batch_size=32,
         data=DataConfig(name="digits", train_examples=3000, eval_examples=500),
         equivariance=EquivarianceConfig(),
-        output=OutputConfig(log_every=50, evaluate_every=1.0),
     )
 
 
@@ -143,8 +141,7 @@ def pets3() -> FitConfig:
 def butterflies() -> FitConfig:
     """Ten species, 418 training photographs: the recipe of photographs, 150 steps.
 
-    The folder is unpacked from butterflies10.zip; --data.name folder:PATH names
-    another.
+    The folder is that of butterflies10.zip; --data.name folder:PATH names another.
 
     Command: python -m train fit --preset butterflies --workdir runs/butterflies
     """
@@ -174,21 +171,15 @@ def digits_segment() -> FitConfig:
     """Cluttered digits, 48 x 48: the digit's ink against everything else.
 
     Command: python -m train fit --preset digits-segment --workdir runs/digits-segment
-    Result: mean IoU 0.889 on the test images (seed 0; 95 s of CPU time)
+    Results: results/segmentation.md (python -m benchmarks.segmentation)
     """
-    return FitConfig(
+    recipe = digits()
+    return dataclasses.replace(
+        recipe,
         epochs=2.0,
-        batch_size=64,
-        data=DataConfig(name="digits"),
         task=TaskConfig(name="segmentation"),
-        model=ModelConfig(
-            backbone="convnet", attention="rectangular", attention_stages=(3,)
-        ),
-        optimizer=OptimizerConfig(
-            name="adamw", learning_rate=3e-3, predictor_scale=5.0, weight_decay=0.01
-        ),
-        sharpness=SharpnessConfig(start=5.0, end=12.0, anneal_fraction=0.6),
-        output=OutputConfig(log_every=50, evaluate_every=1.0),
+        model=dataclasses.replace(recipe.model, attention_stages=(3,)),
+        equivariance=EquivarianceConfig(),
     )
 
 
@@ -217,7 +208,8 @@ def _segmented(recipe: FitConfig, epochs: float) -> FitConfig:
 def butterflies_segment() -> FitConfig:
     """Butterfly against background, 418 training photographs with their masks.
 
-    Result: mean IoU 0.901 on the test photographs (seed 0; 139 s of CPU time)
+    Command: python -m train fit --preset butterflies-segment --data.name folder:PATH
+    Results: results/segmentation.md
     """
     return _segmented(butterflies(), epochs=8.0)
 
@@ -225,7 +217,8 @@ def butterflies_segment() -> FitConfig:
 def pets3_segment() -> FitConfig:
     """Animal against background, 300 training photographs; trimap borders are ignored.
 
-    Result: mean IoU 0.914 on the test photographs (seed 0; 153 s of CPU time)
+    Command: python -m train fit --preset pets3-segment --data.name folder:PATH
+    Results: results/segmentation.md
     """
     return _segmented(pets3(), epochs=12.0)
 
