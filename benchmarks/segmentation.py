@@ -119,15 +119,11 @@ def scores_without_learning(config: FitConfig) -> dict[str, float]:
     votes = np.zeros((*feed.inputs.image_shape[:2], regions))
     for truth in _of_images(feed.train_images(), "regions"):
         votes += truth[..., None] == np.arange(regions)
-    outputs = jax.nn.one_hot(np.argmax(votes, axis=-1), regions)
-
-    def sums_of(batch: Batch):
-        shape = len(batch["weight"]), *outputs.shape
-        return task.sums(jax.numpy.broadcast_to(outputs, shape), batch)
-
-    total, compiled = None, jax.jit(sums_of)
+    outputs = np.eye(regions, dtype=np.float32)[np.argmax(votes, axis=-1)]
+    total, sums_of = None, jax.jit(task.sums)
     for batch in feed.eval_batches():
-        sums = jax.device_get(compiled(dict(batch)))
+        everywhere = np.broadcast_to(outputs, (len(batch["weight"]), *outputs.shape))
+        sums = jax.device_get(sums_of(everywhere, dict(batch)))
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     assert total is not None
     return task.record(total, None, feed.inputs)

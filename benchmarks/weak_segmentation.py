@@ -5,9 +5,9 @@
 The networks of `benchmarks.photographs`, which know class labels only, look at the
 training photographs. What they show becomes masks: the *rectangle* of the layer with a
 budget, or as many pixels where the *class activation map* of the bare network is
-highest. The network of `benchmarks.segmentation` is then trained on these masks instead
-of the true ones, which score the test photographs. True masks of training photographs
-are only asked how good the made ones are; they choose nothing.
+highest. The network of `benchmarks.segmentation` is then trained on these masks, and
+scored on the true ones of the test photographs. The true masks of the training
+photographs only tell how good the made ones are; they choose nothing.
 
 Started again, it goes on where it stopped. It writes RESULTS.json and RESULTS.md (mean
 and 95% interval over seeds, differences to the true masks paired by seed), and

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +122,8 @@ class CoordinateAttention(nn.Module):
       dtype: computation dtype of the convolutions; None takes float32.
       param_dtype: dtype of the parameters.
     """
+
+    shows: ClassVar[tuple[str, ...]] = ("mask",)
 
     reduction: int = 32
     min_hidden: int = 8

@@ -6,7 +6,7 @@ They are what the rectangular layer is compared with.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,8 @@ class PositionwiseAttention(nn.Module):
       dtype: computation dtype of the predictor; None takes its input's.
       param_dtype: dtype of the parameters.
     """
+
+    shows: ClassVar[tuple[str, ...]] = ("mask",)
 
     form: Literal["pooled", "trunk"] = "pooled"
     floor: float | np.floating = 0.0
@@ -116,6 +118,8 @@ class CBAM(nn.Module):
       param_dtype: dtype of the parameters.
     """
 
+    shows: ClassVar[tuple[str, ...]] = ("mask",)
+
     reduction: int = 16
     kernel: int = 7
     dtype: Dtype | None = None
@@ -160,6 +164,8 @@ class SpatialChannelSqueezeExcite(nn.Module):
       dtype: computation dtype of perceptron and convolution; None takes float32.
       param_dtype: dtype of the parameters.
     """
+
+    shows: ClassVar[tuple[str, ...]] = ("mask",)
 
     reduction: int = 16
     dtype: Dtype | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,8 @@ class RectangularAttention(nn.Module):
         is float32 or better always.
       param_dtype: dtype of the parameters.
     """
+
+    shows: ClassVar[tuple[str, ...]] = ("rectangle", "mask")
 
     predictor: Callable[..., nn.Module] = MomentPredictor
     sharpness: float = 10.0

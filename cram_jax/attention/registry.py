@@ -27,7 +27,7 @@ from cram_jax.attention.predictors import MomentPredictor, RegressionPredictor
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.checks import choose
 
-__all__ = ["ATTENTIONS", "attention_factory"]
+__all__ = ["ATTENTIONS", "attention_factory", "shown_by"]
 
 ATTENTIONS: dict[str, Callable[..., nn.Module] | None] = {
     "none": None,
@@ -61,3 +61,14 @@ def attention_factory(name: str) -> Callable[..., nn.Module] | None:
       ValueError: for an unknown name, with the names there are.
     """
     return ATTENTIONS[choose("attention", name, ATTENTIONS)]
+
+
+def shown_by(factory: Callable[..., nn.Module] | None) -> tuple[str, ...]:
+    """What the layers of a factory sow of "rectangle" and "mask".
+
+    It is what their class declares as `shows`, known before anything is computed;
+    nothing for a class that declares nothing.
+    """
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return getattr(factory, "shows", ())

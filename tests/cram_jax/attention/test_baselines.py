@@ -12,7 +12,7 @@ from scipy import signal
 import cram_jax
 from cram_jax import Trunk
 from cram_jax.attention import positionwise, predictors
-from cram_jax.attention.registry import ATTENTIONS, attention_factory
+from cram_jax.attention.registry import ATTENTIONS, attention_factory, shown_by
 from tests.checks import assert_close, assert_tree_finite
 
 LAYERS = {name: make for name, make in ATTENTIONS.items() if make is not None}
@@ -37,6 +37,18 @@ def randomised(layer, features, seed=1):
 
     kept = {key: abstract[key] for key in abstract if key != "intermediates"}
     return jax.tree.map(draw, kept)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_declares_what_it_shows(name):
+    layer, features = LAYERS[name](), jnp.zeros(SHAPE)
+
+    def show(features):
+        variables = layer.init(jax.random.key(0), features)
+        return layer.apply(variables, features, mutable=["intermediates"])[1]
+
+    sown = jax.eval_shape(show, features).get("intermediates", {})
+    assert set(shown_by(LAYERS[name])) == {"rectangle", "mask"} & set(sown)
 
 
 def sigmoid(x):

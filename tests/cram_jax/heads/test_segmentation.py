@@ -11,10 +11,11 @@ from PIL import Image
 from cram_jax.attention.evidence import layer_evidence
 from cram_jax.attention.positionwise import PositionwiseAttention
 from cram_jax.attention.rectangular import RectangularAttention
-from cram_jax.backbones import BACKBONES, ConvNet, backbone
+from cram_jax.backbones import ConvNet, backbone
 from cram_jax.backbones.alignment import evidence_on_image
 from cram_jax.heads.segmentation import SegmentationDecoder, Segmenter, enlarge
 from tests.checks import assert_close, assert_tree_finite
+from tests.cram_jax.backbones.test_wrapped_weights import FAMILIES
 
 CLASSES = 5
 SMALL = functools.partial(ConvNet, 1, widths=(4, 6, 8), convolutions=(1, 1, 1))
@@ -24,7 +25,7 @@ def segmenter(encoder, **options):
     return Segmenter(encoder, SegmentationDecoder(CLASSES, width=8, **options))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_backbone_gives_float32_logits_of_the_images_size(name):
     network = segmenter(backbone(name)(1, dtype=jnp.bfloat16), dtype=jnp.bfloat16)
     images = jax.ShapeDtypeStruct((2, 61, 75, 3), jnp.float32)

@@ -1,11 +1,13 @@
 """The config of `fit`: from a preset, from the run itself, and what does not fit."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import pytest
 
-from tests.tiny_runs import INPUTS, tiny_config
+from tests.tiny_runs import INPUTS, PATIENCE, tiny_config
 from train.commands.options import parse_fit
 from train.config.attention import BudgetConfig
 from train.config.output import HostsConfig
@@ -109,3 +111,17 @@ def test_options_that_are_typed_count_and_the_others_are_the_runs_own(run):
     assert config.seed == 7
     assert config.epochs == 9
     assert parse_fit(["--preset=digits", *typed]).seed == 0
+
+
+def test_reading_options_starts_no_devices_for_hosts_are_not_joined_yet(run):
+    (run / "checkpoints" / "3").mkdir(parents=True)
+    preset = ["--preset", "photographs", "--model.attention", "cbam"]
+    program = f"""
+from train.commands.options import parse_fit
+parse_fit(["--workdir", {str(run)!r}])
+parse_fit({preset})
+parse_fit(["--equivariance.weight=0.1", "--model.attention=rectangular"])
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)

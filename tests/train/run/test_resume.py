@@ -122,7 +122,10 @@ def test_killed_at_five_random_steps_it_ends_bit_for_bit_the_same(
 def test_a_killed_segmentation_run_ends_bit_for_bit_the_same(
     folder, variables, tmp_path
 ):
-    settings = ("--task.name=segmentation", *SETTINGS)
+    # Moved images with their masks, crops, parts of a batch: all that has a state.
+    moved = ("--equivariance.weight=0.3", "--equivariance.classify-moved")
+    crops = ("--data.crop-area", "0.5", "1")
+    settings = ("--task.name=segmentation", *moved, *crops, *SETTINGS)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     result = run(*tiny_arguments(folder, whole, *settings), **variables)
     assert result.returncode == DONE, result.stderr

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from tests.tiny_runs import (
     CLASSES,
     INPUTS,
     SIDE,
-    final_state,
     tiny_arguments,
     tiny_config,
 )
@@ -109,24 +107,6 @@ def test_it_is_trained_evaluated_and_asked_for_a_map(tmp_path, capsys):
     assert sum(record["shares"].values()) == pytest.approx(1)
     assert image_of(record["picture"]).shape[1] >= 60
     assert "%" in capsys.readouterr().out
-
-
-def test_a_run_that_loses_its_last_checkpoint_ends_bit_for_bit_the_same(tmp_path):
-    folder, workdir = write_masks(tmp_path / "images"), tmp_path / "run"
-    # Moved images with their masks, crops, parts of a batch: all that has a state.
-    arguments = tiny_arguments(
-        folder, workdir, *TASK, "--batch-size=16", "--data.crop-area", "0.5", "1"
-    )
-    arguments += ["--equivariance.weight=0.3", "--equivariance.classify-moved"]
-    arguments += ["--optimizer.accumulate=2"]
-    assert main(arguments) == DONE
-    step, state, _ = final_state(workdir)
-    assert step == 6
-    shutil.rmtree(workdir / "checkpoints" / "6")
-    assert main(arguments) == DONE
-    again, its_state, _ = final_state(workdir)
-    assert again == 6
-    jax.tree.map(np.testing.assert_array_equal, its_state, state)
 
 
 def test_a_set_without_masks_and_an_image_without_one_are_one_sentence(

@@ -63,27 +63,15 @@ def _with_value(config: FitConfig, name: str, value: Any) -> FitConfig:
 
 
 def _abilities(model: ModelConfig) -> frozenset[str]:
-    """What the configured layer has of the things in `_NEEDS`, seen by trying it."""
+    """What the configured layer has of the things in `_NEEDS`."""
     # Here, so that `--help` need not import jax.
-    import jax
-    import jax.numpy as jnp
-
-    from cram_jax.attention.evidence import layer_evidence
-    from cram_jax.attention.registry import attention_factory
+    from cram_jax.attention.registry import attention_factory, shown_by
     from train.learning.network import takes_fill
 
     factory = attention_factory(model.attention)
     if factory is None or not model.attention_stages:
         return frozenset()
-    layer, features = factory(), jnp.zeros((1, 8, 8, 16))
-
-    def show(features):
-        variables = layer.init(jax.random.key(0), features)
-        return layer.apply(variables, features, mutable=["intermediates"])[1]
-
-    evidence = layer_evidence(jax.eval_shape(show, features).get("intermediates", {}))
-    found = {"a mask that can be filled"} if takes_fill(factory) else set()
-    for each in evidence.values():
-        found |= {"a spatial mask"} if "mask" in each else set()
-        found |= {"a rectangle"} if "rectangle" in each else set()
-    return frozenset(found)
+    names = {"mask": "a spatial mask", "rectangle": "a rectangle"}
+    found = {names[each] for each in shown_by(factory)}
+    filled = {"a mask that can be filled"} if takes_fill(factory) else set()
+    return frozenset(found | filled)
