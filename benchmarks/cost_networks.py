@@ -21,6 +21,7 @@ from benchmarks.cost_layers import compile_and_describe, example_values
 from benchmarks.timing import interleaved, quartiles, relative
 from cram_jax import backbones as networks
 from cram_jax.attention.registry import ATTENTIONS, attention_factory
+from train.config.attention import BudgetConfig
 from train.config.presets import preset
 from train.data.facts import Facts
 from train.learning.devices import JitParallel
@@ -108,6 +109,7 @@ def digits_step(layer: str, stages: tuple[int, ...], batch: int, side: int) -> S
             config.model, attention=layer, attention_stages=stages
         ),
         equivariance=dataclasses.replace(config.equivariance, weight=0.0),
+        budget=BudgetConfig(),
     )
     names = tuple(map(str, range(10)))
     inputs = Facts((side, side, 1), names, num_examples=4000, truth="rotated")

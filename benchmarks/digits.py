@@ -77,12 +77,14 @@ def fit_arguments(arm: Arm, seed: int, epochs: float) -> list[str]:
     """The arguments of one training run of `epochs` passes."""
     weight = [] if arm.loss else ["--equivariance.weight", "0"]
     scale = ["--optimizer.predictor-scale", str(REGRESSION_SCALE)]
+    # The preset has a budget; of the studies only one asks what it does.
     return [
         *("--preset", "digits", "--seed", str(seed), "--epochs", str(epochs)),
         *("--model.attention", arm.layer, "--model.attention-stages", str(arm.stage)),
         *("--data.train-examples", str(arm.examples)),
         *("--output.evaluate-every", "1000", "--output.no-tensorboard"),
         *weight,
+        *("--budget.area", "None"),
         *(scale if arm.layer == "rectangular-regression" else []),
         *arm.options,
     ]

@@ -36,6 +36,7 @@ from cram_jax.geometry.similarity import transform_rectangle
 from train.commands.evaluate import evaluate
 from train.commands.fit import fit
 from train.commands.options import EvaluateConfig
+from train.config.attention import BudgetConfig
 from train.config.output import OutputConfig
 from train.config.presets import preset
 from train.config.run import FitConfig
@@ -106,7 +107,7 @@ def truth_term(weight: float) -> Term:
 
 
 def supervised_config(seed: int, options: Options) -> FitConfig:
-    """The preset without its equivariance loss, over all movements evaluated."""
+    """The preset without its equivariance loss and budget, over all movements."""
     config = preset("digits")
     epochs, data = options.epochs or config.epochs, config.data
     if options.train_examples is not None:
@@ -118,6 +119,7 @@ def supervised_config(seed: int, options: Options) -> FitConfig:
         seed=seed,
         epochs=epochs,
         data=data,
+        budget=BudgetConfig(),
         equivariance=dataclasses.replace(
             config.equivariance,
             weight=0.0,

@@ -40,7 +40,7 @@ def markdown(record: dict) -> str:
         "",
         f"`{record['command']}` on {record['machine']}; mean ± 95%"
         f" interval over {count} seeds. The same network, recipe, steps and images in"
-        " all rows (`train/config/presets.py`); no row's step or layer was chosen by"
+        " all rows (`train/config/presets/`); no row's step or layer was chosen by"
         " test images. Outlines: F-score within 0.75% of the diagonal, one pixel at"
         " least; the ignored border of a trimap hides most of them. The U-Net"
         " (`python -m benchmarks.segmentation_torch`) sees the same batches in as many"

@@ -11,8 +11,7 @@ photographs only tell how good the made ones are; they choose nothing.
 
 Started again, it goes on where it stopped. It writes RESULTS.json and RESULTS.md (mean
 and 95% interval over seeds, differences to the true masks paired by seed), and
-RESULTS_SET.png: test images, true regions left, found ones right, a row for each source
-of masks.
+RESULTS_SET.png: test images, true regions left, found ones right; a row each.
 """
 
 from __future__ import annotations

@@ -26,14 +26,16 @@ def switched_off(capsys):
 
 def test_the_baseline_of_a_preset_is_one_option_away(capsys):
     config = parse_fit(["--preset", "digits", "--model.attention", "none"])
-    assert "none cannot do what the preset asks: equivariance.weight 0.3." in (
-        switched_off(capsys)
-    )
+    said = switched_off(capsys)
+    assert "for model.attention none cannot do what the preset asks" in said
+    assert said.endswith(": equivariance.weight 0.3, budget.area 0.12.")
     whole = preset("digits")
     # Both networks see the same images, moved ones included.
     moving = dataclasses.replace(whole.equivariance, weight=0.0)
     model = dataclasses.replace(whole.model, attention="none")
-    assert config == dataclasses.replace(whole, equivariance=moving, model=model)
+    assert config == dataclasses.replace(
+        whole, equivariance=moving, model=model, budget=BudgetConfig()
+    )
     inputs = dataclasses.replace(INPUTS, image_shape=(48, 48, 1), truth="none")
     experiment = make_experiment(config, inputs, JitParallel(jax.devices()[:1]))
     assert experiment.layers == {}
