@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ import tyro
 from benchmarks import digits_report
 from benchmarks.digits_arms import DEFAULT_EXAMPLES, OF_PRESETS, STUDIES, Arm
 from benchmarks.digits_further import BATCH, further_scores
-from benchmarks.tables import run_all
+from benchmarks.tables import run_all, shown_command
 from train.config.presets import preset
 
 # The learning rate of a regression predictor, as a multiple of the network's: at the
@@ -130,7 +129,7 @@ def main(arguments: list[str]) -> None:
             result["further"] = further_scores(place, options.further_images)
         runs.setdefault(arm, []).append(result)
     record = {
-        "command": shlex.join(["python", "-m", "benchmarks.digits", *arguments]),
+        "command": shown_command("benchmarks.digits", options),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "studies": {
             study: [arm.name for arm in STUDIES[study]] for study in options.studies
