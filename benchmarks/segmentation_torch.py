@@ -39,9 +39,9 @@ from train.data.sources.base import IGNORED
 from train.learning.experiment import Experiment
 from train.learning.optimizer import learning_rate_schedule
 
-ENCODER, WEIGHTS = "timm-tf_efficientnet_lite0", "efficientnet-lite0"
+ENCODER, WEIGHTS = "tu-tf_efficientnet_lite0", "efficientnet-lite0"
 # The encoder's layers that our recipe holds still, and those at a tenth of the rate.
-FROZEN = re.compile(r"encoder\.(conv_stem|bn1|blocks\.[0-4]\.)|conv_dw")
+FROZEN = re.compile(r"encoder\.model\.(conv_stem|bn1|blocks\.[0-4]\.)|conv_dw")
 SLOW, SLOW_RATE = re.compile(r"encoder\."), 0.1
 
 

@@ -39,7 +39,7 @@ def test_what_our_recipe_holds_still_is_frozen():
     names = [name for name, _ in make_unet(import_torch(), 2).named_parameters()]
     frozen = [name for name in names if FROZEN.search(name)]
     moving = set(names) - set(frozen)
-    assert "encoder.blocks.5.0.conv_pw.weight" in moving
-    assert "encoder.blocks.5.0.conv_dw.weight" in frozen
-    assert "encoder.blocks.4.2.bn1.weight" in frozen
+    assert "encoder.model.blocks.5.0.conv_pw.weight" in moving
+    assert "encoder.model.blocks.5.0.conv_dw.weight" in frozen
+    assert "encoder.model.blocks.4.2.bn1.weight" in frozen
     assert not [name for name in frozen if name.startswith(("decoder", "segment"))]
