@@ -60,6 +60,11 @@ class Predictor:
         self._notes: set[str] = set()
         if cam:
             self._run.check_cam()
+        if top > 1 and not self._task.chooses_class:
+            raise UserError(
+                f"--top needs a task that chooses a class, and this run's is"
+                f" {self._task.name!r}; leave it out."
+            )
 
     def predict(self, file: Path) -> None:
         """Writes the picture of one image and prints its line."""
@@ -73,11 +78,6 @@ class Predictor:
             self.fail(file, str(error) or "is too large for this machine's memory.")
             return
         best = found.top(self._top) if self._top > 1 else []
-        if self._top > 1 and not best:
-            raise UserError(
-                f"--top needs a task that chooses a class, and this run's is"
-                f" {self._task.name!r}; leave it out."
-            )
         picture = self._write_picture(file, image, found)
         record = {"image": printable(file), "picture": printable(picture)}
         record |= self._with_maps_written(file, found.answer)

@@ -37,6 +37,7 @@ class Classification(Task):
     smoothing: float = 0.0
 
     name = "classification"
+    chooses_class = True
     best_score = "accuracy"
     shown = ("accuracy",)
 

@@ -52,11 +52,14 @@ class Task(abc.ABC):
       best_score: the name, in `record`, of the score that chooses the best checkpoint;
         higher is better.
       shown: names of records that are shown while training.
+      chooses_class: whether an answer is a class of the image; `class_probabilities`
+        then says how likely each is.
     """
 
     name: ClassVar[str]
     best_score: ClassVar[str]
     shown: ClassVar[tuple[str, ...]] = ()
+    chooses_class: ClassVar[bool] = False
 
     # The truth of an example, on the host.
 

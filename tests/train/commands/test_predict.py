@@ -303,10 +303,12 @@ def test_a_task_that_chooses_no_class_has_no_likeliest_ones(
     untrained(monkeypatch)
     kind = classification.Classification
     answer = {"class": "blob", "label": 0, "probability": 0.5}
+    monkeypatch.setattr(kind, "chooses_class", False)
     monkeypatch.setattr(kind, "class_probabilities", lambda *_: None)
     monkeypatch.setattr(kind, "prediction", lambda *_: answer)
     file, out = photo(tmp_path / "a.png"), tmp_path / "out"
     assert predict(finished, file, "--output", out, "--top", "2") == WRONG_USE
+    assert not out.exists()
     assert "--top needs a task that chooses a class" in capsys.readouterr().err
     assert predict(finished, file, "--output", out) == DONE
 

@@ -107,6 +107,12 @@ def test_it_is_trained_evaluated_and_asked_for_a_map(tmp_path, capsys):
     assert sum(record["shares"].values()) == pytest.approx(1)
     assert image_of(record["picture"]).shape[1] >= 60
     assert "%" in capsys.readouterr().out
+    # What cannot be answered leaves the answers of before alone.
+    earlier = (workdir / "predictions/predictions.json").read_bytes()
+    words = ["predict", "--workdir", str(workdir), str(photo), "--top=2"]
+    assert main(words) == WRONG_USE
+    assert "--top needs a task that chooses a class" in capsys.readouterr().err
+    assert (workdir / "predictions/predictions.json").read_bytes() == earlier
 
 
 def test_a_set_without_masks_and_an_image_without_one_are_one_sentence(
