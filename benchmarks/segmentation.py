@@ -35,6 +35,7 @@ from train.config.run import FitConfig
 from train.data.loaders import Feed
 from train.learning.devices import JitParallel
 from train.learning.experiment import Experiment, make_experiment
+from train.run import layout
 from train.tasks.registry import make_task
 from train.tasks.task import Batch
 
@@ -81,6 +82,8 @@ class Options:
     """Directory of the runs."""
     results: Path = Path("results/segmentation")
     """RESULTS.json, RESULTS.md and RESULTS_SET.png are written."""
+    only_report: bool = False
+    """Train nothing: write the results of the seeds of which all runs are there."""
 
 
 def fit_arguments(options: Options, name: str, layer: str, seed: int) -> list[str]:
@@ -156,6 +159,9 @@ def main(arguments: list[str]) -> None:
                 )
                 for layer in options.layers
             }
+            done = all((place / layout.EVALUATION).exists() for place in planned)
+            if options.only_report and not done:
+                continue
             results = run_all(planned, options.jobs, evaluation=EVALUATION)
             for layer, result in zip(options.layers, results, strict=True):
                 arguments = fit_arguments(options, name, layer, seed)

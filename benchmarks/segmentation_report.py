@@ -33,26 +33,28 @@ PARAMETERS = "parameters"  # How many there are, among an evaluation's scores.
 
 def markdown(record: dict) -> str:
     """For each set the table of means, paired differences, and every seed's figures."""
-    runs = record["runs"]
-    count = len(next(iter(next(iter(runs.values())).values())))
     lines = [
         "# Segmentation with and without attention",
         "",
         f"`{record['command']}` on {record['machine']}; mean ± 95%"
-        f" interval over {count} seeds. The same network, recipe, steps and images in"
+        " interval over seeds. The same network, recipe, steps and images in"
         " all rows (`train/config/presets/`); no row's step or layer was chosen by"
         " test images. Outlines: F-score within 0.75% of the diagonal, one pixel at"
         " least; the ignored border of a trimap hides most of them. The U-Net"
         " (`python -m benchmarks.segmentation_torch`) sees the same batches in as many"
         " steps.",
     ]
-    for name, rows in runs.items():
+    for name, rows in record["runs"].items():
+        if not rows:
+            continue
         found = {layer: _columns(each) for layer, each in rows.items()}
         first = next(iter(found))
         guess = {NO_LEARNING: _columns([{"test": record["no_learning"][name]}])}
         unet = list(record["torch"].get(name, {}).values())
         theirs = {UNET: _columns(unet)} if unet else {}
-        lines += ["", f"## {name}", "", *table(guess | found | theirs, COLUMNS)]
+        seeds = len(rows[first])
+        title = f"## {name}, {seeds} {'seeds' if seeds > 1 else 'seed'}"
+        lines += ["", title, "", *table(guess | found | theirs, COLUMNS)]
         lines += ["", f"Mean IoU, minus that of `{first}`, paired by seed:", ""]
         lines += paired(found, MEAN_IOU, first=first)
         lines += ["", "Every seed:", "", *table(by_seed(found | theirs), COLUMNS)]
