@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +122,7 @@ class CoordinateAttention(nn.Module):
       param_dtype: dtype of the parameters.
     """
 
-    shows: ClassVar[tuple[str, ...]] = ("mask",)
+    shows = ("mask",)
 
     reduction: int = 32
     min_hidden: int = 8

@@ -6,7 +6,7 @@ They are what the rectangular layer is compared with.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ class PositionwiseAttention(nn.Module):
       param_dtype: dtype of the parameters.
     """
 
-    shows: ClassVar[tuple[str, ...]] = ("mask",)
+    shows = ("mask",)
 
     form: Literal["pooled", "trunk"] = "pooled"
     floor: float | np.floating = 0.0
@@ -118,7 +118,7 @@ class CBAM(nn.Module):
       param_dtype: dtype of the parameters.
     """
 
-    shows: ClassVar[tuple[str, ...]] = ("mask",)
+    shows = ("mask",)
 
     reduction: int = 16
     kernel: int = 7
@@ -165,7 +165,7 @@ class SpatialChannelSqueezeExcite(nn.Module):
       param_dtype: dtype of the parameters.
     """
 
-    shows: ClassVar[tuple[str, ...]] = ("mask",)
+    shows = ("mask",)
 
     reduction: int = 16
     dtype: Dtype | None = None

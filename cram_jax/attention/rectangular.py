@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +46,7 @@ class RectangularAttention(nn.Module):
       param_dtype: dtype of the parameters.
     """
 
-    shows: ClassVar[tuple[str, ...]] = ("rectangle", "mask")
+    shows = ("rectangle", "mask")
 
     predictor: Callable[..., nn.Module] = MomentPredictor
     sharpness: float = 10.0
