@@ -62,6 +62,9 @@ def test_what_is_done_is_not_run_again_and_is_written(tmp_path, monkeypatch):
     drawn = []
     guess = {"mean_iou": 0.4}
     monkeypatch.setattr(segmentation, "scores_without_learning", lambda config: guess)
+    # These would make the set of digits.
+    monkeypatch.setattr(segmentation, "opened", lambda config: (None, None))
+    monkeypatch.setattr(segmentation, "parameters_of", lambda experiment: 7.0)
     monkeypatch.setattr(segmentation, "picture_rows", lambda *of: drawn.append(of))
     workdir, results = tmp_path / "runs", tmp_path / "results" / "segmentation"
     # Of a third seed one run is missing.
