@@ -197,10 +197,8 @@ def test_parts_differ_in_how_many_pairs_are_in_sight():
     ("parallel_kind", "parts", "task"),
     [
         ("one", 1, "classification"),
-        ("one", 2, "classification"),
         ("one", 4, "classification"),
         ("jit", 1, "classification"),
-        ("jit", 2, "classification"),
         ("pmap", 1, "classification"),
         ("pmap", 2, "classification"),
         ("one", 4, "segmentation"),
