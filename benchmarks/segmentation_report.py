@@ -88,4 +88,6 @@ def picture_rows(workdirs: list[Path], path: Path, count: int = 4) -> None:
         look = Evaluator(experiment, parallel).observe
         shown = look(trained.variables, trained.step, batch["image"])
         rows.append(grid_of(batch, *shown, experiment.inputs.truth, experiment.task))
-    Image.fromarray(np.asarray(image_grid(rows, columns=1))).save(path)
+    sheet = Image.fromarray(np.asarray(image_grid(rows, columns=1)))
+    # Of 256 colours: a third of the bytes.
+    sheet.quantize(256).save(path, optimize=True)
