@@ -65,12 +65,15 @@ def warp_image(
         return moved.astype(image.dtype)
 
     similarity, images = align(similarity=(similarity, 0), image=(images, 3))
-    # Where the images are spread over a mesh, so are then the similarities.
-    like = jnp.zeros_like(images[..., 0, 0, 0], dtype)
-    similarity = jax.tree.map(lambda field: field + like, similarity)
+    fields = _spread_like(images[..., 0, 0, 0], similarity)
     signature = "(h,w,c),(),(),(),(),()->(h,w,c)"
-    fields = jax.tree.leaves(similarity)
     return jnp.vectorize(warp_one, signature=signature)(images, *fields)
+
+
+def _spread_like(values: jax.Array, similarity: Similarity) -> list[jax.Array]:
+    """The fields of similarities, spread over a mesh as the values `[...]` are."""
+    fields = jax.tree.leaves(similarity)
+    return [field + jnp.zeros_like(values, field.dtype) for field in fields]
 
 
 def _check_image(image: jax.Array) -> None:
@@ -142,13 +145,8 @@ def warp_labels(
         return jnp.where(inside, found, jnp.asarray(fill, labels.dtype))
 
     similarity, maps = align(similarity=(precise(similarity), 0), labels=(maps, 2))
-    # Where the labels are spread over a mesh, so are then the similarities.
-    like = jnp.zeros_like(maps[..., 0, 0], jnp.float32)
-    similarity = jax.tree.map(
-        lambda field: field + like.astype(field.dtype), similarity
-    )
+    fields = _spread_like(maps[..., 0, 0], similarity)
     signature = "(h,w),(),(),(),(),()->(h,w)"
-    fields = jax.tree.leaves(similarity)
     return jnp.vectorize(warp_one, signature=signature)(maps, *fields)
 
 

@@ -41,8 +41,7 @@ class Sample(NamedTuple):
         image: uint8 [48, 48].
         label: 0 to 9.
         rectangle: float32 [5]: center_x, center_y, half_width, half_height, angle in
-            isotropic coordinates (the canvas spans [-1, 1]; x right, y down; a
-            positive angle is clockwise on screen).
+            isotropic coordinates (`cram_jax.geometry.coordinates`).
         mask: bool [48, 48], the ink that the rectangle encloses.
     """
 
@@ -70,7 +69,8 @@ def make_sample(split: str, index: int) -> Sample:
     ink = upsample(digits[chosen])
     box = ink_box(ink)
     pose = _digit_pose(rng, box)
-    canvas = rng.uniform(*_CONTRAST_RANGE) * (digit := render(ink, pose))
+    digit = render(ink, pose)
+    canvas = rng.uniform(*_CONTRAST_RANGE) * digit
     for _ in range(int(rng.integers(_FRAGMENTS[0], _FRAGMENTS[1] + 1))):
         fragment, fragment_pose = _fragment(rng, digits, chosen, box, pose)
         contrast = rng.uniform(*_CONTRAST_RANGE)

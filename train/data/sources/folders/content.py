@@ -103,7 +103,7 @@ def read_content(
             f"{root} has no folder {mask_tree!r} of masks, which data.masks names; it"
             f" has {', '.join(sorted(folders)) or 'none'}."
         )
-    trees = {TRIMAPS, mask_tree} & folders.keys()
+    trees = {TRIMAPS, mask_tree or TRIMAPS} & folders.keys()
     in_splits = any(
         top.lower() in split_names and content.holds_classes(top) for top in folders
     )
@@ -114,9 +114,7 @@ def read_content(
         folders={top: found for top, found in folders.items() if top not in trees},
         images={top: f for top, f in content.images.items() if top not in trees},
         others=[file for file in others if file.partition("/")[0] not in trees],
-        masks=[
-            file for tree in sorted(map(str, trees)) for file in files.get(tree, [])
-        ],
+        masks=[file for tree in sorted(trees) for file in files.get(tree, [])],
     )
 
 
