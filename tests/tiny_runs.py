@@ -14,12 +14,14 @@ import numpy as np
 from PIL import Image
 
 from tests import compilation
+from train.__main__ import main
 from train.config.data import DataConfig
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
 from train.config.output import CheckpointConfig, OutputConfig
 from train.config.run import FitConfig
 from train.data.facts import Facts
+from train.errors import DONE
 from train.learning.devices import JitParallel
 from train.learning.experiment import Experiment, make_experiment
 from train.learning.network import build_network
@@ -154,6 +156,12 @@ def tiny_arguments(folder: Path, workdir: Path, *more: str) -> list[str]:
         "--output.no-tensorboard",
         *more,
     ]
+
+
+def finish(folder: Path, workdir: Path, *more: str) -> Path:
+    """Trains on `folder` in this process, to the end; the work directory."""
+    assert main(tiny_arguments(folder, workdir, *more)) == DONE
+    return workdir
 
 
 def final_state(workdir: Path):

@@ -14,7 +14,7 @@ import pytest
 import shapely
 from PIL import Image
 
-from tests.tiny_runs import CLASSES, INPUTS, tiny_arguments, tiny_config, write_images
+from tests.tiny_runs import CLASSES, INPUTS, finish, tiny_config, write_images
 from train.__main__ import main
 from train.config.model import ModelConfig
 from train.data.views import eval_view
@@ -34,10 +34,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "run"
-    arguments = tiny_arguments(folder, workdir, "--epochs=1", "--output.quiet")
-    assert main(arguments) == DONE
-    return workdir
+    return finish(folder, tmp_path_factory.mktemp("runs") / "run", "--epochs=1")
 
 
 def predict(workdir, *arguments):

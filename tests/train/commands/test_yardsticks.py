@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from tests.tiny_runs import tiny_arguments, write_images
+from tests.tiny_runs import finish, write_images
 from train.__main__ import main
 from train.commands.yardsticks import yardsticks_table
 from train.errors import DONE
@@ -29,8 +29,7 @@ def trained(folder, workdir, *more):
     # Of twelve pixels the third stage leaves one: no map.
     quick = ["--epochs=1", "--output.quiet", "--model.attention-stages", "1"]
     quick += ["--data.image-size=24"]
-    assert main(tiny_arguments(folder, workdir, *quick, *more)) == DONE
-    return workdir
+    return finish(folder, workdir, *quick, *more)
 
 
 @pytest.fixture(scope="module")

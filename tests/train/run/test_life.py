@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tiny_runs import CLASSES, final_state, tiny_arguments, write_images
+from tests.tiny_runs import CLASSES, final_state, finish, tiny_arguments, write_images
 from train.__main__ import main
 from train.config.places import moved_from, with_absolute_places
 from train.data.sources.folders.content import Content
@@ -27,9 +27,7 @@ def first_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(first_folder, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run") / "run"
-    assert main(tiny_arguments(first_folder, workdir)) == DONE
-    return workdir
+    return finish(first_folder, tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tests.tiny_runs import CLASSES, final_state, tiny_arguments
+from tests.tiny_runs import CLASSES, final_state, finish, tiny_arguments
 from train.__main__ import main
 from train.errors import CANNOT_WRITE, DONE, NOT_FINITE, WRONG_USE
 from train.run.metric_log import read_records
@@ -22,9 +22,7 @@ PICTURES = ("--output.pictures=4", "--output.tensorboard")
 
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    assert main(tiny_arguments(folder, workdir, *PICTURES)) == DONE
-    return workdir
+    return finish(folder, tmp_path_factory.mktemp("run"), *PICTURES)
 
 
 @pytest.fixture

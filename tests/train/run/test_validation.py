@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.tiny_runs import tiny_arguments, write_images
+from tests.tiny_runs import finish, tiny_arguments, write_images
 from train.__main__ import main
 from train.errors import DONE, WRONG_USE
 from train.learning.evaluator import Evaluator
@@ -15,18 +15,14 @@ from train.run.metric_log import read_records
 @pytest.fixture(scope="module")
 def plain(folder, tmp_path_factory):
     """A run that holds nothing out."""
-    workdir = tmp_path_factory.mktemp("plain")
-    assert main(tiny_arguments(folder, workdir)) == DONE
-    return workdir
+    return finish(folder, tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="module")
 def held_out(folder, tmp_path_factory):
     """A run that holds out a quarter: 18 images to train on, 6 to choose by."""
-    workdir = tmp_path_factory.mktemp("held_out")
-    arguments = tiny_arguments(folder, workdir, "--data.validation=0.25")
-    assert main([*arguments, "--output.tensorboard"]) == DONE
-    return workdir
+    more = ("--data.validation=0.25", "--output.tensorboard")
+    return finish(folder, tmp_path_factory.mktemp("held_out"), *more)
 
 
 def scores_of(workdir, kind):

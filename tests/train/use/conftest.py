@@ -2,9 +2,7 @@
 
 import pytest
 
-from tests.tiny_runs import tiny_arguments, write_images
-from train.__main__ import main
-from train.errors import DONE
+from tests.tiny_runs import finish, write_images
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +14,4 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def workdir(folder, tmp_path_factory):
     """A finished run of them, not to be changed."""
-    place = tmp_path_factory.mktemp("runs") / "run"
-    assert main(tiny_arguments(folder, place, "--epochs=2", "--output.quiet")) == DONE
-    return place
+    return finish(folder, tmp_path_factory.mktemp("runs") / "run", "--epochs=2")
