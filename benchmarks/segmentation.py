@@ -32,12 +32,13 @@ from benchmarks.segmentation_report import PARAMETERS, picture_rows, write
 from benchmarks.tables import run_all, shown_command
 from train.commands.options import parse_fit
 from train.config.run import FitConfig
+from train.data.facts import Facts
 from train.data.loaders import Feed
 from train.learning.devices import JitParallel
-from train.learning.experiment import Experiment, make_experiment
+from train.learning.experiment import make_experiment
 from train.run import layout
 from train.tasks.registry import make_task
-from train.tasks.task import Batch
+from train.tasks.task import Batch, Task
 
 LAYERS = (
     "none",
@@ -107,17 +108,8 @@ def place_of(options: Options, name: str, layer: str, seed: int) -> Path:
     return options.workdir / f"{name}-{layer}{where}-{seed}"
 
 
-def opened(config: FitConfig) -> tuple[Feed, Experiment]:
-    """A run's images, and what it is made of."""
-    feed = Feed(config, make_task(config))
-    parallel = JitParallel(jax.devices()[:1])
-    return feed, make_experiment(config, feed.inputs, parallel)
-
-
-def scores_without_learning(config: FitConfig) -> dict[str, float]:
+def scores_without_learning(feed: Feed, task: Task) -> dict[str, float]:
     """Test scores of each pixel's most frequent region in the training images."""
-    task = make_task(config)
-    feed = Feed(config, task)
     regions = len(feed.inputs.regions)
     votes = np.zeros((*feed.inputs.image_shape[:2], regions))
     for truth in _of_images(feed.train_images(), "regions"):
@@ -138,21 +130,37 @@ def _of_images(batches: Iterable[Batch], name: str) -> Iterable[np.ndarray]:
         yield from np.asarray(batch[name])[np.asarray(batch["weight"]) > 0]
 
 
+def parameters_of(config: FitConfig, facts: Facts) -> float:
+    """How many parameters a run's network has."""
+    experiment = make_experiment(config, facts, JitParallel(jax.devices()[:1]))
+    leaves = jax.tree.leaves(experiment.variables_shape()["params"])
+    return float(sum(leaf.size for leaf in leaves))
+
+
+def known_beforehand(options: Options, name: str) -> tuple[dict, dict[str, float]]:
+    """A set's scores without learning, and each layer's number of parameters."""
+    configs = {
+        layer: parse_fit(fit_arguments(options, name, layer, 0))
+        for layer in options.layers
+    }
+    config = configs[options.layers[0]]
+    task = make_task(config)
+    feed = Feed(config, task)
+    sizes = {layer: parameters_of(c, feed.inputs) for layer, c in configs.items()}
+    return scores_without_learning(feed, task), sizes
+
+
 def main(arguments: list[str]) -> None:
     """Runs what is missing and writes the results."""
     options = tyro.cli(
         Options, args=arguments, prog="python -m benchmarks.segmentation"
     )
     runs: dict[str, dict[str, list[dict]]] = {name: {} for name in options.sets}
-    guesses = {
-        name: scores_without_learning(
-            parse_fit(fit_arguments(options, name, options.layers[0], 0))
-        )
-        for name in options.sets
-    }
+    known = {name: known_beforehand(options, name) for name in options.sets}
+    guesses = {name: guess for name, (guess, _) in known.items()}
     # Seed by seed, so that an interrupted benchmark has whole pairs.
     for seed in range(options.seeds):
-        for name in options.sets:
+        for name, (_, sizes) in known.items():
             planned = {
                 place_of(options, name, layer, seed): fit_arguments(
                     options, name, layer, seed
@@ -164,22 +172,13 @@ def main(arguments: list[str]) -> None:
                 continue
             results = run_all(planned, options.jobs, evaluation=EVALUATION)
             for layer, result in zip(options.layers, results, strict=True):
-                arguments = fit_arguments(options, name, layer, seed)
-                _, experiment = opened(parse_fit(arguments))
-                count = parameters_of(experiment)
-                scores = result["test"] | {PARAMETERS: count}
+                scores = result["test"] | {PARAMETERS: sizes[layer]}
                 runs[name].setdefault(layer, []).append(result | {"test": scores})
         write(record_of(options, runs, guesses), options.results)
     for name in options.sets:
         workdirs = [place_of(options, name, layer, 0) for layer in options.layers]
         picture = options.results.with_name(f"{options.results.name}_{name}.png")
         picture_rows(workdirs, picture)
-
-
-def parameters_of(experiment: Experiment) -> float:
-    """How many parameters a network has."""
-    leaves = jax.tree.leaves(experiment.variables_shape()["params"])
-    return float(sum(leaf.size for leaf in leaves))
 
 
 def record_of(

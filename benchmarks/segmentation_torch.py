@@ -36,8 +36,10 @@ from train.commands.options import parse_fit
 from train.config.run import FitConfig
 from train.data.loaders import Feed
 from train.data.sources.base import IGNORED
-from train.learning.experiment import Experiment
+from train.learning.devices import JitParallel
+from train.learning.experiment import Experiment, make_experiment
 from train.learning.optimizer import learning_rate_schedule
+from train.tasks.registry import make_task
 
 ENCODER, WEIGHTS = "tu-tf_efficientnet_lite0", "efficientnet-lite0"
 # The encoder's layers that our recipe holds still, and those at a tenth of the rate.
@@ -150,7 +152,9 @@ def evaluate(
 def run(torch: Any, config: FitConfig) -> dict[str, float]:
     """Trains and scores the U-Net of one seed."""
     torch.manual_seed(config.seed)
-    feed, experiment = segmentation.opened(config)
+    feed = Feed(config, make_task(config))
+    parallel = JitParallel(jax.devices()[:1])
+    experiment = make_experiment(config, feed.inputs, parallel)
     network = make_unet(torch, len(feed.inputs.regions))
     train(torch, network, experiment, feed)
     scores = evaluate(torch, network, experiment, feed)

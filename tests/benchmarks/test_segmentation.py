@@ -15,6 +15,8 @@ from benchmarks.segmentation import (
 )
 from benchmarks.segmentation_report import markdown
 from train.commands.options import parse_fit
+from train.data.loaders import Feed
+from train.tasks.registry import make_task
 
 
 @pytest.mark.parametrize("name", ["digits", "butterflies10", "pets3"])
@@ -61,10 +63,9 @@ def test_the_table_has_means_and_differences_paired_by_seed():
 def test_what_is_done_is_not_run_again_and_is_written(tmp_path, monkeypatch):
     drawn = []
     guess = {"mean_iou": 0.4}
-    monkeypatch.setattr(segmentation, "scores_without_learning", lambda config: guess)
-    # These would make the set of digits.
-    monkeypatch.setattr(segmentation, "opened", lambda config: (None, None))
-    monkeypatch.setattr(segmentation, "parameters_of", lambda experiment: 7.0)
+    # It would make the set of digits.
+    known = guess, {"none": 7.0, "scse": 8.0}
+    monkeypatch.setattr(segmentation, "known_beforehand", lambda *_: known)
     monkeypatch.setattr(segmentation, "picture_rows", lambda *of: drawn.append(of))
     workdir, results = tmp_path / "runs", tmp_path / "results" / "segmentation"
     # Of a third seed one run is missing.
@@ -102,6 +103,7 @@ def test_no_learning_is_the_most_frequent_region_of_each_pixel(tmp_path):
                 Image.fromarray(values).save(path)
     options = ["--preset", "digits-segment", "--data.name", f"folder:{tmp_path}"]
     config = parse_fit([*options, "--data.image-size", "8", "--batch-size", "2"])
-    scores = scores_without_learning(config)
+    task = make_task(config)
+    scores = scores_without_learning(Feed(config, task), task)
     assert scores["images"] == 2
     assert scores["mean_iou"] == 1.0
