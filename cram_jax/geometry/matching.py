@@ -11,9 +11,9 @@ last), and is *right*. Two kinds of truth are there but not asked for:
 * *crowds*, regions that hold too many objects to be told apart: they are ignored, are
   never used up, and their overlap is the share of the *detection* that lies in them.
 
-Of each class, only the `max_detections` best of an image count. At angle 0 all of this
-is what pycocotools does. (What is ours: the angle, and that detections with numbers
-that are NaN or infinite are wrong; pycocotools calls them right.)
+Only the `max_detections` best of each class in an image count. At angle 0 all of this
+is what pycocotools does. (Ours: the angle; and that a detection with a number that is
+NaN or infinite is wrong, where pycocotools may call it right.)
 """
 
 from __future__ import annotations
@@ -94,11 +94,8 @@ def match_detections(
     check_count("max_detections", max_detections)
     limits = overlap_thresholds(thresholds)
     found = rectangle_rows("rectangles", rectangles)
-    true = rectangle_rows("true_rectangles", true_rectangles)
-    if not np.isfinite(true).all():
-        raise ValueError(f"true_rectangles must be finite, got {true.tolist()}.")
-    sureness = _one_each("scores", scores, found).astype(np.float64)
-    sureness = np.where(np.isnan(sureness), -np.inf, sureness)
+    true = _finite("true_rectangles", true_rectangles)
+    sureness = _sureness("scores", scores, found)
     classes = _classes("labels", labels, found)
     true_classes = _classes("true_labels", true_labels, true)
     is_crowd = _flags("crowd", crowd, true)
@@ -150,6 +147,19 @@ def _one_each(name: str, values: ArrayLike, rows: np.ndarray) -> np.ndarray:
             f" {list(array.shape)} beside {len(rows)} rectangles."
         )
     return array
+
+
+def _finite(name: str, rectangles: ArrayLike | Rectangle) -> np.ndarray:
+    rows = rectangle_rows(name, rectangles)
+    if not np.isfinite(rows).all():
+        wrong = rows[~np.isfinite(rows).all(axis=1)]
+        raise ValueError(f"{name} must be finite, got {wrong[0].tolist()}.")
+    return rows
+
+
+def _sureness(name: str, values: ArrayLike, rows: np.ndarray) -> np.ndarray:
+    array = _one_each(name, values, rows).astype(np.float64)
+    return np.where(np.isnan(array), -np.inf, array)
 
 
 def _classes(name: str, values: ArrayLike, rows: np.ndarray) -> np.ndarray:

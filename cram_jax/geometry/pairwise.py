@@ -2,10 +2,8 @@
 
 For scores that count matches above a threshold. `cram_jax.geometry.overlap` is the
 differentiable one, in float32 as a rule, whose rounding may turn a match over and whose
-compiled functions are made for one size of list. Here it is float64, for any sizes, and
-rectangles of one angle have a formula of their own: that of axis-aligned boxes,
-operation by operation as in pycocotools, so that an overlap of exactly one half is one
-half. The general method is that of `overlap`.
+compiled functions are made for one size of list. Here the same method runs in float64,
+for lists of any size: boxes between pixels overlap exactly as much as in pycocotools.
 """
 
 from __future__ import annotations
@@ -33,8 +31,7 @@ def rectangle_rows(name: str, rectangles: ArrayLike | Rectangle) -> np.ndarray:
     if (rows[:, 2:4] < 0).any():
         raise ValueError(
             f"{name} must have half sizes that are not negative, got"
-            f" {rows[:, 2:4].min()}; a box (left, top, right, bottom) has the half"
-            " width (right - left) / 2."
+            f" {rows[:, 2:4].min()}; that of a box is (right - left) / 2."
         )
     return rows
 
@@ -64,7 +61,7 @@ def rotated_iou_matrix(
     Raises:
       ValueError: for other shapes, and for negative half sizes.
     """
-    a, b = _whole_numbers_or_nothing(a, "a"), _whole_numbers_or_nothing(b, "b")
+    a, b = _finite_or_nothing(a, "a"), _finite_or_nothing(b, "b")
     reach_a, reach_b = np.hypot(a[:, 2], a[:, 3]), np.hypot(b[:, 2], b[:, 3])
     away = np.hypot(*(a[:, None, axis] - b[None, :, axis] for axis in (0, 1)))
     near = away <= reach_a[:, None] + reach_b
@@ -82,54 +79,37 @@ def rotated_iou_matrix(
     return matrix
 
 
-def _whole_numbers_or_nothing(rectangles: ArrayLike | Rectangle, name: str):
+def _finite_or_nothing(rectangles: ArrayLike | Rectangle, name: str) -> np.ndarray:
     """Float64 `[N, 5]`; a row with NaN or infinity becomes a rectangle without area."""
     rows = rectangle_rows(name, rectangles)
     return np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0)
 
 
 def _shared_areas(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The area `[P]` that each of `[P, 5]` shares with its partner."""
-    turn = b[:, 4] - a[:, 4]
-    parallel = turn == 0
-    center = _center_in_frame_of(a, b)
-    areas = np.zeros(len(a))
-    for chosen, areas_of in ((parallel, _parallel), (~parallel, _turned)):
-        if chosen.any():
-            half_a, half_b = a[chosen, 2:4], b[chosen, 2:4]
-            areas[chosen] = areas_of(center[chosen], half_a, half_b, turn[chosen])
-    return areas
-
-
-def _center_in_frame_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The centres of b, `[P, 2]`, in the frames of a."""
-    cos, sin = np.cos(a[:, 4]), np.sin(a[:, 4])
-    right, down = b[:, 0] - a[:, 0], b[:, 1] - a[:, 1]
-    return np.stack([right * cos + down * sin, down * cos - right * sin], axis=-1)
-
-
-def _parallel(center, half_a, half_b, _turn) -> np.ndarray:
-    """Areas shared by boxes: `[P, 2]` the centre of b, half sizes of a and of b."""
-    sides = np.minimum(half_a, center + half_b) - np.maximum(-half_a, center - half_b)
-    return np.prod(np.maximum(sides, 0), axis=-1)
-
-
-def _turned(center, half_a, half_b, turn) -> np.ndarray:
-    """The same of rectangles that are turned by `[P]` radians; see `overlap`."""
-    cos, sin = np.cos(turn), np.sin(turn)
-    along = half_b[:, :1] * np.stack([cos, sin], axis=-1)
-    across = half_b[:, 1:] * np.stack([-sin, cos], axis=-1)
-    corners = [-along - across, along - across, along + across, across - along]
-    corners = np.stack([center + corner for corner in corners], axis=1)
-    start, box = corners[:, :, None], half_a[:, None, None]
+    """The area `[P]` that each of `[P, 5]` shares with its partner; see `overlap`."""
+    corners, box = _corners_in_frame_of(a, b), a[:, None, None, 2:4]
+    start = corners[:, :, None]
     step = np.roll(corners, -1, axis=1)[:, :, None] - start
     # An edge along a side crosses it nowhere, or everywhere: any t will do.
     slope = np.where(step == 0, 1.0, step)
     with np.errstate(over="ignore"):
         kinks = np.concatenate([(-box - start) / slope, (box - start) / slope], 2)
-    kinks = np.sort(np.clip(kinks, 0.0, 1.0).reshape(*corners.shape[:2], 4))
+    kinks = np.sort(np.clip(kinks, 0.0, 1.0).reshape(-1, 4, 4))
+    # Where an edge ends, the next one starts.
     t = np.concatenate([np.zeros_like(kinks[..., :1]), kinks], axis=-1)[..., None]
-    points = np.clip(start + t * step, -box, box).reshape(len(corners), -1, 2)
+    points = np.clip(start + t * step, -box, box).reshape(-1, 20, 2)
     # Measured from a point of its own, the terms of a small outline do not cancel.
     x, y = np.moveaxis(points - points[:, :1], -1, 0)
     return np.sum(x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1), axis=1) / 2
+
+
+def _corners_in_frame_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The corners of b, `[P, 4, 2]` in order round it, in the frames of a."""
+    cos, sin = np.cos(a[:, 4]), np.sin(a[:, 4])
+    right, down = b[:, 0] - a[:, 0], b[:, 1] - a[:, 1]
+    center = np.stack([right * cos + down * sin, down * cos - right * sin], axis=-1)
+    cos, sin = np.cos(b[:, 4] - a[:, 4]), np.sin(b[:, 4] - a[:, 4])
+    along = b[:, 2:3] * np.stack([cos, sin], axis=-1)
+    across = b[:, 3:4] * np.stack([-sin, cos], axis=-1)
+    corners = [-along - across, along - across, along + across, across - along]
+    return np.stack([center + corner for corner in corners], axis=1)

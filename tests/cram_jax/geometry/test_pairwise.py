@@ -21,9 +21,10 @@ A = random_rectangles(1, count=17).astype(np.float64)
 B = random_rectangles(2, count=23).astype(np.float64)
 
 
-def pixel_boxes(rng, count):
-    """Boxes between whole pixels, `[count, 5]`: overlaps are ratios of small counts."""
-    corner, half = rng.integers(0, 9, (count, 2)), rng.integers(1, 9, (count, 2)) / 2
+def pixel_boxes(rng, count, most=9):
+    """Boxes between whole pixels, `[count, 5]`: overlaps are ratios of integers."""
+    corner = rng.integers(0, most, (count, 2))
+    half = rng.integers(1, most, (count, 2)) / 2
     return np.concatenate([corner + half, half, np.zeros((count, 1))], axis=1)
 
 
@@ -41,6 +42,8 @@ def test_is_shapelys_to_rounding(case):
     # Shapely's own rounding is 1e-9 where edges of needles coincide.
     assert_close(np.diag(matrix), shapely_iou(a, b), atol=1e-8, rtol=0)
     assert np.count_nonzero(matrix) == np.count_nonzero(np.diag(matrix))
+    assert matrix.min() >= 0
+    assert matrix.max() <= 1
 
 
 def test_every_pair_has_its_place():
@@ -54,12 +57,15 @@ def test_every_pair_has_its_place():
     )
 
 
-def test_boxes_between_pixels_are_pycocotools_to_the_last_digit():
-    rng = np.random.default_rng(0)
-    a, b, crowd = pixel_boxes(rng, 300), pixel_boxes(rng, 200), rng.random(200) < 0.3
+@pytest.mark.parametrize(("most", "pixel"), [(9, 1), (200, 1), (30_000, 1 / 64)])
+def test_boxes_between_pixels_are_pycocotools_to_the_last_digit(most, pixel):
+    rng, unit = np.random.default_rng(0), np.array([pixel] * 4 + [0])
+    a, b = pixel_boxes(rng, 300, most) * unit, pixel_boxes(rng, 200, most) * unit
+    crowd = rng.random(200) < 0.3
     expected = coco_mask.iou(coco_boxes(a), coco_boxes(b), crowd)
     np.testing.assert_array_equal(rotated_iou_matrix(a, b, crowd=crowd), expected)
-    assert (expected == 0.5).sum() > 100
+    assert (expected == 0.5).sum() > (100 if most == 9 else -1)
+    assert 0.2 < (expected > 0).mean() < 1
 
 
 def test_the_share_in_a_crowd_is_shapelys():
@@ -103,7 +109,9 @@ def test_what_has_no_area_or_is_no_number_overlaps_nothing():
             rotated_iou_matrix(nothing[:2], b, crowd=crowd), 0
         )
     assert rotated_iou_matrix(nothing, nothing[[2]]).tolist() == [[0], [0], [1]]
-    assert rotated_iou_matrix(nothing, b)[2] < 1e-17
+    hairs = B * [1, 1, 1, 1e-18, 1]
+    for matrix in (rotated_iou_matrix(A, hairs), rotated_iou_matrix(hairs, A)):
+        assert 0 <= matrix.min() <= matrix.max() < 1e-16
     assert rotated_iou_matrix([], b).shape == (0, 1)
     assert rotated_iou_matrix(b, np.zeros((0, 5))).shape == (1, 0)
 
