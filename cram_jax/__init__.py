@@ -33,6 +33,7 @@ from cram_jax.explain import (
     grad_cam,
     grad_cam_of_split,
 )
+from cram_jax.geometry.average_precision import DetectionScores, average_precision
 from cram_jax.geometry.coordinates import map_extents, pixel_centers
 from cram_jax.geometry.coverage import (
     covers_picture,
@@ -41,6 +42,11 @@ from cram_jax.geometry.coverage import (
     share_of_picture,
 )
 from cram_jax.geometry.distances import gaussian_distance_squared, rectangle_distance
+from cram_jax.geometry.matching import (
+    DetectionMatches,
+    join_matches,
+    match_detections,
+)
 from cram_jax.geometry.overlap import mask_iou, rectangle_intersection_area, rotated_iou
 from cram_jax.geometry.pixels import (
     rectangle_from_pixel_box,
@@ -94,6 +100,8 @@ __all__ = [
     "CBAM",
     "ClassMaps",
     "CoordinateAttention",
+    "DetectionMatches",
+    "DetectionScores",
     "EfficientChannelAttention",
     "Gate",
     "MomentPredictor",
@@ -114,6 +122,7 @@ __all__ = [
     "attended_masks",
     "attended_rectangles",
     "attention_factory",
+    "average_precision",
     "canonical_rectangle",
     "class_activation_maps",
     "covers_picture",
@@ -126,12 +135,14 @@ __all__ = [
     "grad_cam_of_split",
     "inside_mask",
     "is_wider_than_picture",
+    "join_matches",
     "layer_evidence",
     "map_extents",
     "mask_areas",
     "mask_dropout_schedule",
     "mask_equivariance_iou",
     "mask_iou",
+    "match_detections",
     "moving_area",
     "outside_loss",
     "pixel_centers",

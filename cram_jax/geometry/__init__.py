@@ -1,5 +1,6 @@
 """Pure functions of points, rectangles and masks.
 
 Files, each built on those before it: coordinates, batched, rectangle, raw, distances,
-overlap, similarity, warping, edges, rendering, pixels, coverage.
+overlap, similarity, warping, edges, rendering, pixels, coverage, pairwise, matching,
+average_precision.
 """
