@@ -36,9 +36,9 @@ class DataConfig:
     eval_examples: int | None = None
     """Evaluate on this many images only (a fixed subset). Default: all."""
 
-    image_size: int | None = None
-    """Side of the square network input in pixels. Default: the images' own size where
-    they are square and share one, else 224."""
+    image_size: int | tuple[int, int] | None = None
+    """Side of the square network input in pixels, or its height and width. Default: the
+    images' own size where they are square and share one, else 224."""
 
     crop_area: tuple[float, float] = (1.0, 1.0)
     """Random resized crop in training: smallest and largest share of an image's area.
@@ -118,8 +118,13 @@ _RULES = (
         "be two different names or more",
     ),
     (
-        ("train_examples", "eval_examples", "image_size", "threads"),
+        ("train_examples", "eval_examples", "threads"),
         lambda value: value >= 1,
+        "be 1 or more",
+    ),
+    (
+        ("image_size",),
+        lambda size: min(size if isinstance(size, tuple) else (size,)) >= 1,
         "be 1 or more",
     ),
     (("workers", "memory_limit_mb"), lambda value: value >= 0, "be 0 or more"),

@@ -58,7 +58,8 @@ def input_shape(info: DatasetInfo, config: DataConfig) -> tuple[int, int, int]:
     if size is None:
         height, width = info.image_size or (0, 1)
         size = height if height == width else _DEFAULT_SIZE
-    return size, size, info.channels
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return height, width, info.channels
 
 
 class RowMaker:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from train.config.run import FitConfig
 from train.errors import choose
 from train.tasks.classification import Classification
+from train.tasks.detection import Detection
 from train.tasks.segmentation import Segmentation
 from train.tasks.task import Task
 
 TASKS: dict[str, Callable[[FitConfig], Task]] = {
     Classification.name: Classification.of,
     Segmentation.name: Segmentation.of,
+    Detection.name: Detection.of,
 }
 
 
