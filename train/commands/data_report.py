@@ -15,12 +15,13 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from train.commands.object_pictures import ObjectPictures
 from train.commands.options import DataReportConfig
 from train.config.data import DataConfig
 from train.config.places import FOLDER, expanded
 from train.config.run import FitConfig
 from train.data.pipeline import eval_batches, input_shape, train_batches
-from train.data.sources import NoSplitError, Source, open_source
+from train.data.sources import DatasetInfo, NoSplitError, Source, open_source
 from train.data.sources.holding_out import HELD_OUT
 from train.data.survey import Survey, size_summary, survey
 from train.errors import DONE, WRONG_USE, UserError
@@ -28,9 +29,11 @@ from train.evidence.pictures import grid_of
 from train.printing import printable, say
 from train.run import layout
 from train.run.outputs import Outputs
+from train.tasks.classification import Classification
 from train.tasks.registry import make_task
 from train.tasks.task import Task
 
+_Task = Task | ObjectPictures
 _SHOWN_CLASSES, _SHOWN_NAMES = 40, 5
 
 
@@ -44,11 +47,11 @@ def data_report(options: DataReportConfig) -> int:
       UserError: if the set cannot be opened, or another's file stands in the way.
     """
     data = _data_of(options)
-    task = make_task(FitConfig(task=options.task, data=data))
     outputs = Outputs(options.output, "data", [Path(options.name)])
     outputs.check(layout.DATA_REPORT, *layout.DATA_PICTURES)
     console = Console()
     sources, notes = _open_splits(data)
+    task = _task(sources["train"].info, options, data)
     earlier: set[bytes] = set()
     surveys = {}
     for split, source in sources.items():
@@ -74,6 +77,13 @@ def _data_of(options: DataReportConfig) -> DataConfig:
     name = f"{FOLDER}{options.name}" if is_folder else options.name
     # Broken images are named here; they shall not keep batches from being drawn.
     return dataclasses.replace(options.data, name=name, on_bad_image="skip")
+
+
+def _task(info: DatasetInfo, options: DataReportConfig, data: DataConfig) -> _Task:
+    """The task that is asked for; no task where objects would be asked for a class."""
+    task = make_task(FitConfig(task=options.task, data=data))
+    no_class = isinstance(task, Classification) and not info.class_names
+    return ObjectPictures() if no_class else task
 
 
 def _open_splits(data: DataConfig) -> tuple[dict[str, Source], list[str]]:
@@ -104,20 +114,26 @@ def _info(sources: Mapping[str, Source]):
 
 
 def _classes_table(surveys: Mapping[str, Survey], name: str) -> Table:
-    """One row for each class, one column for each split; then the sums."""
+    """One row for each class or category, one column for each split; then the sums."""
     table = Table(title=escape(printable(name)))
-    table.add_column("class")
+    info = surveys["train"].info
+    table.add_column("category" if info.categories else "class")
     for split in surveys:
         table.add_column(split, justify="right")
-    names = surveys["train"].info.class_names
+    names = info.categories or info.class_names
     for label in names[:_SHOWN_CLASSES]:
-        counts = [str(found.per_class[label]) for found in surveys.values()]
-        table.add_row(escape(printable(label)), *counts)
+        counts = [_count(found, label) for found in surveys.values()]
+        table.add_row(escape(printable(label)), *map(str, counts))
     if len(names) > _SHOWN_CLASSES:
-        table.add_row(f"and {len(names) - _SHOWN_CLASSES} more classes")
+        table.add_row(f"and {len(names) - _SHOWN_CLASSES} more")
     table.add_section()
-    table.add_row("all", *(f"{found.readable:,}" for found in surveys.values()))
+    table.add_row("all images", *(f"{found.readable:,}" for found in surveys.values()))
     return table
+
+
+def _count(found: Survey, name: str) -> int:
+    own = found.counts.per_category if found.info.categories else found.per_class
+    return own[name]
 
 
 def _lines(surveys: Mapping[str, Survey], shape: tuple[int, int, int]) -> list[str]:
@@ -132,6 +148,8 @@ def _lines(surveys: Mapping[str, Survey], shape: tuple[int, int, int]) -> list[s
         truth = found.info.truth
         known = "" if truth == "none" else f"; {found.objects} with a {truth}"
         lines.append(f"{split}: {found.readable:,} images, {shown or 'none'}{known}.")
+        if found.info.categories:
+            lines.append(f"{split}: {found.counts.sentence()}.")
         small = sum(n for size, n in found.sizes.items() if min(size) < shape[0])
         if small:
             lines.append(
@@ -166,7 +184,7 @@ def _write_pictures(
     sources: Mapping[str, Source],
     surveys: Mapping[str, Survey],
     data: DataConfig,
-    task: Task,
+    task: _Task,
     options: DataReportConfig,
 ) -> None:
     """A batch as a step sees it, and as many images as an evaluation sees them."""

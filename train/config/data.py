@@ -13,7 +13,9 @@ class DataConfig:
     """Data set, image size and augmentation."""
 
     name: str = "digits"
-    """Data set: "digits", "tfds:NAME[/CONFIG]" or "folder:PATH"."""
+    """Data set: "digits", "tfds:NAME[/CONFIG]" or "folder:PATH"; with objects in each
+    image "many_digits", "rotated:PATH" (JSON of rotated boxes), "coco:PATH" (COCO's
+    JSON) or "dota:PATH" (DOTA's text files)."""
 
     data_dir: str | None = None
     """Where prepared data sets live. Default: $CRAM_JAX_DATA or ~/.cache/cram_jax."""

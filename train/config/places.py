@@ -10,6 +10,8 @@ from typing import Any
 from train.config.run import FitConfig
 
 FOLDER = "folder:"
+# What the name of a set begins with that is a folder of the user's.
+FOLDERS = (FOLDER, "rotated:", "coco:", "dota:")
 
 
 def expanded(path: str) -> str:
@@ -18,10 +20,15 @@ def expanded(path: str) -> str:
 
 
 def folder_of(name: str) -> Path | None:
-    """The folder of a data set's name `folder:PATH`, absolute; else None."""
-    if not name.startswith(FOLDER) or name == FOLDER:
-        return None
-    return Path(os.path.abspath(expanded(name.removeprefix(FOLDER))))
+    """The folder of a data set's name, as `folder:PATH`, absolute; else None."""
+    kind, path = _kind_and_path(name)
+    return Path(os.path.abspath(expanded(path))) if kind and path else None
+
+
+def _kind_and_path(name: str) -> tuple[str, str]:
+    """The beginning of a folder's name and its path; "" and the rest for others."""
+    kind = next((each for each in FOLDERS if name.startswith(each)), "")
+    return kind, name.removeprefix(kind)
 
 
 def is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
@@ -34,7 +41,7 @@ def with_absolute_places(config: FitConfig) -> FitConfig:
     data, model = config.data, config.model
     folder = folder_of(data.name)
     if folder is not None:
-        data = dataclasses.replace(data, name=f"{FOLDER}{folder}")
+        data = dataclasses.replace(data, name=f"{_kind_and_path(data.name)[0]}{folder}")
     if data.data_dir is not None:
         place = os.path.abspath(expanded(data.data_dir))
         data = dataclasses.replace(data, data_dir=place)
@@ -52,8 +59,9 @@ def same_place(name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     the old one is gone.
     """
     if name == "data.name":
+        kinds = {_kind_and_path(str(each["data"]["name"]))[0] for each in (old, new)}
         folders = [folder_of(str(each["data"]["name"])) for each in (old, new)]
-        return None not in folders
+        return None not in folders and len(kinds) == 1
     weights = [each.get("model", {}).get("pretrained") for each in (old, new)]
     if name == "model.pretrained" and all(weights):
         before, now = map(expanded, weights)

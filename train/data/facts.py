@@ -11,10 +11,12 @@ class Facts:
 
     Attributes:
       image_shape: (height, width, channels) of the network's input.
-      class_names: one per class.
+      class_names: one per class of an image; empty where objects have categories.
       num_examples: training images.
       truth: rotated, box, mask, or none.
       regions: what the values of masks mean; see `DatasetInfo`.
+      categories: the kinds of objects; see `DatasetInfo`.
+      rotated_objects: whether their rectangles may be rotated.
     """
 
     image_shape: tuple[int, int, int]
@@ -22,3 +24,5 @@ class Facts:
     num_examples: int
     truth: str
     regions: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    rotated_objects: bool = False

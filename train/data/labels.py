@@ -1,11 +1,15 @@
-"""Labels by the name of their class: a run's order is its own, whatever a set's is."""
+"""Labels by the name of their class or category: a run has its own order of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
+
+from train.data.facts import Facts
 from train.data.sources import Source
 from train.data.sources.base import DatasetInfo, Example
 from train.data.sources.memory import MemorySource
@@ -26,17 +30,19 @@ def differing_names(own: Sequence[str], other: Sequence[str]) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Relabelled:
-    """A source whose labels follow another order of the class names.
+    """A source whose labels follow another order of the names.
 
     Attributes:
       info: with that order.
       source: the images.
-      labels: new label by old one.
+      labels: new label by old one, of classes or of categories.
+      of: whose labels they are.
     """
 
     info: DatasetInfo
     source: Source
     labels: tuple[int, ...]
+    of: Literal["class_names", "categories"] = "class_names"
 
     def __len__(self) -> int:
         """The number of images."""
@@ -44,43 +50,62 @@ class Relabelled:
 
     def __getitem__(self, index: int) -> Example:
         """Decodes one image; raises UnreadableImageError, which names it."""
-        return _relabelled(self.source[index], self.labels)
+        return self.relabelled(self.source[index])
+
+    def relabelled(self, example: Example) -> Example:
+        """An example of the source with its new labels."""
+        if self.of == "class_names":
+            return dataclasses.replace(example, label=self.labels[example.label])
+        if example.objects is None:
+            return example
+        new = np.asarray(self.labels, np.int64)[example.objects.labels]
+        objects = dataclasses.replace(example.objects, labels=new)
+        return dataclasses.replace(example, objects=objects)
 
 
-def _relabelled(example: Example, labels: tuple[int, ...]) -> Example:
-    return dataclasses.replace(example, label=labels[example.label])
-
-
-def with_classes(source: Source, class_names: Sequence[str], *, whole: bool) -> Source:
-    """The source with the labels of a run.
+def with_facts(source: Source, facts: Facts, *, whole: bool) -> Source:
+    """The source with the labels of a run, of classes and of categories.
 
     Args:
       source: labelled in its own order.
-      class_names: the run's classes, in its order.
-      whole: the source must have all of these classes; else some of them will do.
+      facts: the run's.
+      whole: the source must have all of the run's classes and categories, not only
+        some.
 
     Raises:
-      UserError: names the classes that differ.
+      UserError: names the classes or categories that differ.
     """
-    info = source.info
-    if tuple(info.class_names) == tuple(class_names):
+    source = _with_names(source, "class_names", facts.class_names, whole=whole)
+    return _with_names(source, "categories", facts.categories, whole=whole)
+
+
+def _with_names(
+    source: Source,
+    of: Literal["class_names", "categories"],
+    names: Sequence[str],
+    *,
+    whole: bool,
+) -> Source:
+    own: tuple[str, ...] = getattr(source.info, of)
+    if tuple(own) == tuple(names):
         return source
-    label = {_key(name): index for index, name in enumerate(class_names)}
-    unknown = [name for name in info.class_names if _key(name) not in label]
-    missing = whole and len(info.class_names) < len(class_names)
-    if unknown or missing:
-        differing = differing_names(class_names, info.class_names)
+    label = {_key(name): index for index, name in enumerate(names)}
+    unknown = [name for name in own if _key(name) not in label]
+    missing = whole and len(own) < len(names)
+    if unknown or missing or not own:
+        what = "classes" if of == "class_names" else "categories"
         raise UserError(
-            f"The data set has other classes than the run: {differing} ({info.name},"
-            f" split {info.split}). Nothing was changed."
+            f"The data set has other {what} than the run: {differing_names(names, own)}"
+            f" ({source.info.name}, split {source.info.split}). Nothing was changed."
         )
-    labels = tuple(label[_key(name)] for name in info.class_names)
-    info = dataclasses.replace(info, class_names=tuple(class_names))
+    labels = tuple(label[_key(name)] for name in own)
+    info = dataclasses.replace(source.info, **{of: tuple(names)})
+    relabelled = Relabelled(info, source, labels, of)
     if isinstance(source, MemorySource):
         # Kept a MemorySource: the pipeline treats what is in memory apart.
         examples = (
-            each if isinstance(each, str) else _relabelled(each, labels)
+            each if isinstance(each, str) else relabelled.relabelled(each)
             for each in source.examples
         )
         return MemorySource(info, tuple(examples))
-    return Relabelled(info, source, labels)
+    return relabelled

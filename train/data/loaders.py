@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from train.config.run import FitConfig
 from train.data.collate import RowMaker, RowTruth
 from train.data.facts import Facts
-from train.data.labels import with_classes
+from train.data.labels import with_facts
 from train.data.pipeline import (
     Batch,
     EvalIterable,
@@ -29,6 +29,8 @@ from train.data.preparation import with_source_interpolation
 from train.data.sources import Source
 from train.errors import UserError
 
+_SHOWN_NAMES = 8
+
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
@@ -37,6 +39,11 @@ def _named_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN_NAMES]) or "none"
+    return f"{shown}, ..." if len(names) > _SHOWN_NAMES else shown
 
 
 class Feed:
@@ -82,7 +89,7 @@ class Feed:
     def _labelled(self, source: Source, *, whole: bool) -> Source:
         if self._facts is None:
             return source
-        return with_classes(source, self._facts.class_names, whole=whole)
+        return with_facts(source, self._facts, whole=whole)
 
     @cached_property
     def validation_source(self) -> Source | None:
@@ -104,7 +111,8 @@ class Feed:
         """Shape and meaning of the images.
 
         Raises:
-          UserError: if training and evaluation images have different classes.
+          UserError: if training and evaluation images have different classes, or
+            objects of different categories.
         """
         info, test = self.train_source.info, self.eval_source.info
         if info.class_names != test.class_names:
@@ -113,12 +121,20 @@ class Feed:
                 f" the same classes; got {len(info.class_names)} and"
                 f" {len(test.class_names)}."
             )
+        if info.categories != test.categories:
+            raise UserError(
+                f"The splits {info.split} and {test.split} of {info.name} must have"
+                " the same categories in one order; got"
+                f" {_some(info.categories)} and {_some(test.categories)}."
+            )
         return Facts(
             image_shape=input_shape(info, self._data),
             class_names=info.class_names,
             num_examples=len(self.train_source),
             truth=test.truth,
             regions=info.regions,
+            categories=info.categories,
+            rotated_objects=info.rotated_objects,
         )
 
     def train_batches(

@@ -50,7 +50,8 @@ class TrainBatches:
     ) -> None:
         """Refuses crops that would bend rotated rectangles."""
         info, aspect = rows.source.info, rows.config.crop_aspect
-        if info.truth == "rotated" and aspect != (1, 1):
+        rotated = info.truth == "rotated" or info.rotated_objects
+        if rotated and aspect != (1, 1):
             raise ValueError(
                 f"data.crop_aspect must be (1, 1) for {info.name}, whose true "
                 f"rectangles are rotated, got {aspect}."

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from train.data.collate import RowTruth
+from train.data.objects.counts import ObjectCounts
 from train.data.sources.base import (
     DatasetInfo,
     Example,
@@ -29,6 +30,7 @@ class Survey:
       per_class: readable images of each class, by name.
       sizes: how many images have each (height, width).
       objects: images whose object is known.
+      counts: all objects, of a set whose objects have categories.
       broken: a sentence for each image that cannot be used.
       repeated: names of images with the pixels of an earlier one of this split.
       known: names of images with the pixels of one in a split that came before.
@@ -38,6 +40,7 @@ class Survey:
     per_class: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     objects: int = 0
+    counts: ObjectCounts = field(default_factory=ObjectCounts)
     broken: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
@@ -45,10 +48,12 @@ class Survey:
     @property
     def readable(self) -> int:
         """Images that can be used."""
-        return self.per_class.total()
+        return self.sizes.total()
 
     def as_record(self) -> dict[str, Any]:
         """The survey as JSON values."""
+        categories = self.info.categories
+        own = {"objects": self.counts.as_record(categories)} if categories else {}
         return {
             "images": self.info.num_examples,
             "readable": self.readable,
@@ -56,6 +61,7 @@ class Survey:
             "with_object": self.objects,
             "channels": self.info.channels,
             "classes": {name: self.per_class[name] for name in self.info.class_names},
+            **own,
             "sizes": size_summary(self.sizes),
             "broken": self.broken,
             "repeated": self.repeated,
@@ -114,7 +120,10 @@ def survey(
 
 def _count(found: Survey, example: Example) -> None:
     names = found.info.class_names
-    found.per_class[names[example.label]] += 1
+    if names:
+        found.per_class[names[example.label]] += 1
+    if example.objects is not None:
+        found.counts.add(example.objects, found.info.categories)
     found.sizes[example.image.shape[0], example.image.shape[1]] += 1
     found.objects += example.rectangle is not None or example.mask is not None
 

@@ -5,18 +5,32 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from cram_jax.drawing import PALETTE, draw_rectangles, image_grid, overlay_mask
 from cram_jax.geometry.rectangle import Rectangle
-from train.tasks.task import Outputs, Task
+from train.tasks.task import Outputs
 
 _TRUTH_COLOR = "#ffffff"
 _SHOWN_SIDE = 144
 _COLUMNS = 8
+
+
+class Compares(Protocol):
+    """What a grid asks of a task; see `train.tasks.task.Task`."""
+
+    def blank_truth(self, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Says names of the truth."""
+        ...
+
+    def compared(
+        self, picture: np.ndarray, outputs: Outputs, truth: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """A picture with outputs beside the truth."""
+        ...
 
 
 def picture_of(
@@ -63,7 +77,7 @@ def grid_of(
     outputs: Outputs,
     evidence: Mapping[str, Mapping[str, Any]],
     truth: str,
-    task: Task,
+    task: Compares,
 ) -> np.ndarray:
     """A grid of all images of a batch, uint8 `[H, W, 3]`.
 

@@ -141,6 +141,8 @@ def check_inputs(config: FitConfig, inputs: Facts) -> None:
     old, found = load_inputs(config.workdir), []
     if names := differing_names(old.class_names, inputs.class_names):
         found.append(f"other classes than the run: {names}")
+    if names := differing_names(old.categories, inputs.categories):
+        found.append(f"other categories than the run: {names}")
     if old.image_shape != inputs.image_shape:
         found.append(
             f"images of another shape than the run: {list(inputs.image_shape)}, not"

@@ -95,10 +95,11 @@ def load_inputs(workdir: Path) -> Facts:
     try:
         inputs = _from_dict(Facts, values)
         sides = [int(side) for side in inputs.image_shape]
-        names = [str(name) for name in inputs.class_names]
+        names = [str(name) for name in (*inputs.class_names, *inputs.categories)]
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} does not fit this version: {error}") from error
-    if len(sides) != 3 or isinstance(inputs.class_names, str) or not names:
+    one_word = str in (type(inputs.class_names), type(inputs.categories))
+    if len(sides) != 3 or one_word or not names:
         raise UserError(f"{path} is damaged: it names no image shape or no classes.")
     return inputs
 

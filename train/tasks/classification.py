@@ -19,6 +19,7 @@ from train.config.run import FitConfig
 from train.data.facts import Facts
 from train.data.sources.base import DatasetInfo, Example, checked_label
 from train.data.views import View
+from train.errors import UserError
 from train.printing import printable
 from train.tasks.sums import Sums, finite_record, weighted_sum
 from train.tasks.task import Batch, Caption, Loss, Task
@@ -67,7 +68,17 @@ class Classification(Task):
     def network(
         self, make_backbone: Callable[..., nn.Module], facts: Facts
     ) -> nn.Module:
-        """The backbone with its own classifier."""
+        """The backbone with its own classifier.
+
+        Raises:
+          UserError: for a set of images without a class.
+        """
+        if not facts.class_names:
+            raise UserError(
+                "The task classification needs a class for each image, and the data set"
+                " has objects, each with a category; give --task.name detection to"
+                " find them."
+            )
         return make_backbone(len(facts.class_names))
 
     def losses(self, outputs: jax.Array, batch: Batch) -> dict[str, Loss]:

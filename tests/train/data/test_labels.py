@@ -7,12 +7,18 @@ import unicodedata
 import numpy as np
 import pytest
 
-from train.data.labels import differing_names, with_classes
+from train.data.facts import Facts
+from train.data.labels import differing_names, with_facts
 from train.data.sources.base import DatasetInfo, Example
 from train.data.sources.memory import MemorySource
 from train.errors import UserError
 
 RUN = ("ant", "bee", "cat")
+
+
+def with_classes(source, class_names, *, whole):
+    facts = Facts((1, 1, 3), class_names, num_examples=3, truth="none")
+    return with_facts(source, facts, whole=whole)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Data sources by name: embedded digits, prepared TFDS sets, folders of images."""
+"""Data sources by name: embedded digits, TFDS sets, folders, files of objects."""
 
 from train.data.sources.base import (
     DatasetInfo,
     Example,
     NoSplitError,
+    Objects,
     Source,
     Truth,
     UnreadableImageError,
@@ -15,6 +16,7 @@ __all__ = [
     "DatasetInfo",
     "Example",
     "NoSplitError",
+    "Objects",
     "Source",
     "Truth",
     "UnreadableImageError",

@@ -32,6 +32,8 @@ class WrongLabelError(UserError, ValueError):
 
 # The value of a pixel whose region is not known; no score and no loss counts it.
 IGNORED = 255
+# The label of an image that has objects, each with a category, and no class itself.
+NO_LABEL = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,9 @@ class DatasetInfo:
             sample of them does), else None.
         regions: what the values 0, 1, ... of `Example.regions` mean; empty where the
             set has no masks.
+        categories: one per kind of object; `Objects.labels` are indices into them.
+            Empty where the set does not say what objects an image has.
+        rotated_objects: whether the rectangles of `Example.objects` may be rotated.
     """
 
     name: str
@@ -61,6 +66,8 @@ class DatasetInfo:
     channels: int
     image_size: tuple[int, int] | None = None
     regions: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    rotated_objects: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -69,18 +76,48 @@ class DatasetInfo:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Objects:
+    """The objects of one image, N of them; N may be 0.
+
+    Attributes:
+        rectangles: float64 [N, 5] in pixel coordinates, sides of positive length.
+        labels: int64 [N], indices into `DatasetInfo.categories`.
+        ignored: bool [N]; such an object (a crowd, one too hard to see) need not be
+            found, and to find it is no mistake.
+    """
+
+    rectangles: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+
+    @classmethod
+    def none(cls) -> Objects:
+        """The objects of an image without any."""
+        return cls(np.zeros((0, 5)), np.zeros(0, np.int64), np.zeros(0, bool))
+
+    def __len__(self) -> int:
+        """The number of objects."""
+        return len(self.labels)
+
+    def chosen(self, which: np.ndarray) -> Objects:
+        """Some of them: bool [N], or positions in the order that is wanted."""
+        return Objects(self.rectangles[which], self.labels[which], self.ignored[which])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Example:
-    """One decoded image with its label and, where known, its object.
+    """One decoded image with its label and, where known, its object or its objects.
 
     Attributes:
         image: uint8 [H, W, C].
-        label: index of the class.
+        label: index of the class; `NO_LABEL` in sets whose objects have categories.
         rectangle: float64 [5] in pixel coordinates, or None.
         mask: uint8 [H, W], 1 on the object, or None.
         regions: uint8 [H, W], an index into `DatasetInfo.regions`, or `IGNORED`; None
             where that is not known.
         no_regions: the sentence that says why they are not known, of an image of a set
             that has them; it names the file.
+        objects: all of them, of an image of a set with `DatasetInfo.categories`.
     """
 
     image: np.ndarray
@@ -89,6 +126,7 @@ class Example:
     mask: np.ndarray | None = None
     regions: np.ndarray | None = None
     no_regions: str = ""
+    objects: Objects | None = None
 
 
 class Source(Protocol):
@@ -122,6 +160,11 @@ def checked_label(label: int, info: DatasetInfo, *, name: str, hint: str = "") -
     """
     if 0 <= label < info.num_classes:
         return int(label)
+    if info.categories:
+        raise WrongLabelError(
+            f"{info.name} {info.split} has objects, each with a category, and no class "
+            f"for a whole image as {name}; give --task.name detection to find them."
+        )
     last = info.num_classes - 1
     if label < 0:
         raise WrongLabelError(

@@ -13,8 +13,12 @@ from train.data.sources.base import Source
 # since not every machine has what it needs. A new source is one file and one line here.
 SOURCES = {
     "digits": "train.data.sources.digits.digits:open_digits",
+    "many_digits": "train.data.sources.digits.many_digits:open_many_digits",
     "tfds:NAME[/CONFIG]": "train.data.sources.tfds.source:open_tfds",
     "folder:PATH": "train.data.sources.folders.folder:open_folder",
+    "rotated:PATH": "train.data.sources.detection.rotated:open_rotated",
+    "coco:PATH": "train.data.sources.detection.coco:open_coco",
+    "dota:PATH": "train.data.sources.detection.dota:open_dota",
 }
 
 

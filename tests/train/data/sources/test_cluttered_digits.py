@@ -14,8 +14,8 @@ from train.data.sources.digits.cluttered import (
     SIDE,
     make_clean_digit,
     make_sample,
-    split_digits,
 )
+from train.data.sources.digits.ink import split_digits
 from train.errors import UserError
 
 CASES = [("train", index) for index in range(60)] + [

@@ -58,15 +58,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             yield (
                 index,
                 {
-                    "image": _png(sample.image),
+                    "image": encoded_png(sample.image),
                     "label": sample.label,
                     "rectangle": sample.rectangle,
-                    "mask": _png(sample.mask.astype(np.uint8)),
+                    "mask": encoded_png(sample.mask.astype(np.uint8)),
                 },
             )
 
 
-def _png(pixels: np.ndarray) -> io.BytesIO:
+def encoded_png(pixels: np.ndarray) -> io.BytesIO:
     """Encoded bytes: TFDS needs TensorFlow to encode an array."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="PNG")

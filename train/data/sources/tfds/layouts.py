@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ class Layout(NamedTuple):
         is_object: mask values -> bool.
         is_trimap: mask values are those of a trimap; see `train.data.sources.regions`.
         rectangle: a rectangle in isotropic coordinates of the image.
+        objects: a sequence of objects, each a "rectangle" as above and a "label". Such
+            a set has no class for a whole image.
     """
 
     box: str | None = None
@@ -28,6 +30,7 @@ class Layout(NamedTuple):
     is_object: Callable[[np.ndarray], np.ndarray] | None = None
     rectangle: str | None = None
     is_trimap: bool = False
+    objects: str | None = None
 
     @property
     def truth(self) -> Truth:
@@ -35,6 +38,10 @@ class Layout(NamedTuple):
         if self.rectangle:
             return "rotated"
         return "mask" if self.mask else "box" if self.box else "none"
+
+    def categories(self, features: Any) -> tuple[str, ...]:
+        """Names of the kinds of objects, from the features of the set."""
+        return tuple(features[self.objects]["label"].names) if self.objects else ()
 
     def regions(self, values: np.ndarray, mask: np.ndarray, name: str) -> Found:
         """Object and background of a mask's values; without a trimap the mask says it.
@@ -62,6 +69,7 @@ def _is_bright(mask: np.ndarray) -> np.ndarray:
 
 LAYOUTS = {
     "cluttered_digits": Layout(mask="mask", is_object=_is_one, rectangle="rectangle"),
+    "many_digits": Layout(objects="objects"),
     # head_bbox is all zero on the test split, and not the animal: the mask counts.
     "oxford_iiit_pet": Layout(
         mask="segmentation_mask", is_object=_is_one, is_trimap=True

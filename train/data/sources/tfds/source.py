@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cram_jax.checks import nearest
 from train.config.data import DataConfig
 from train.data.sources.base import (
+    NO_LABEL,
     DatasetInfo,
     Example,
     NoSplitError,
+    Objects,
     UnreadableImageError,
     checked_label,
 )
 from train.data.sources.decoding import check_mask_size
 from train.data.sources.folders.boxes import mask_rectangle
 from train.data.sources.holding_out import hold_out, is_held_out, parted, shown
-from train.data.sources.locations import data_dir
 from train.data.sources.regions import OBJECT_REGIONS, named_regions
+from train.data.sources.tfds.builders import found_builder, how_to_prepare
 from train.data.sources.tfds.layouts import Layout, layout_of
 from train.data.sources.tfds.splits import (
     label_hint,
@@ -36,6 +34,8 @@ from train.errors import package
 
 # Reading the labels of more examples than this would take minutes at every start.
 _MANY = 100_000
+# What an image classification set has, by the names of TFDS's kinds of features.
+_KINDS = {"image": "Image", "label": "ClassLabel"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,14 @@ class TfdsSource:
         # TFDS and Pillow raise nearly anything on a broken record.
         except Exception as error:
             raise UnreadableImageError(f"{name} is damaged: {error}.") from error
+        image = np.asarray(record["image"])
+        height, width = image.shape[:2]
+        if self.layout.objects:
+            objects = _objects(record, self.layout.objects, height, width)
+            return Example(image, NO_LABEL, objects=objects)
         label = checked_label(
             int(record["label"]), self.info, name=f"example {index}", hint=self.hint
         )
-        image = np.asarray(record["image"])
-        height, width = image.shape[:2]
         mask, regions, no_regions, rectangle = None, None, "", None
         if self.layout.mask and self.layout.is_object:
             values, its = (
@@ -111,13 +114,7 @@ def open_tfds(
         ValueError: the set is unknown, not prepared, or not of images with labels.
     """
     tfds = package("tensorflow_datasets", f"data.name = {config.name}")
-    # TFDS recommends OpenCV by a warning at the first image.
-    logging.getLogger("absl").addFilter(_not_about_opencv)
-    for directory in _directories(config):
-        builder = _builder(tfds, config.name.removeprefix("tfds:"), directory)
-        if list(builder.info.splits):
-            break
-    return from_builder(builder, config, split, max_examples)
+    return from_builder(found_builder(tfds, config), config, split, max_examples)
 
 
 def from_builder(
@@ -132,7 +129,9 @@ def from_builder(
         max_examples: the first so many (TFDS stores examples in random order).
     """
     features = builder.info.features
-    for key, kind in (("image", "Image"), ("label", "ClassLabel")):
+    layout = layout_of(builder.name, features, named=bool(config.regions))
+    kinds = {"image": "Image"} if layout.objects else _KINDS
+    for key, kind in kinds.items():
         if key not in features or type(features[key]).__name__ != kind:
             raise ValueError(
                 f"{config.name} must have the features image and label of an image "
@@ -151,17 +150,18 @@ def from_builder(
     if max_examples is not None:
         positions = np.arange(len(records)) if positions is None else positions
         positions = positions[:max_examples]
-    layout = layout_of(builder.name, features, named=bool(config.regions))
     height, width, channels = features["image"].shape
     info = DatasetInfo(
         name=name,
         split=shown(config, split),
-        class_names=tuple(features["label"].names),
+        class_names=() if layout.objects else tuple(features["label"].names),
         num_examples=len(records) if positions is None else len(positions),
         truth=layout.truth,
         channels=channels or 3,
         image_size=(height, width) if height and width else None,
         regions=(config.regions or OBJECT_REGIONS) if layout.mask else (),
+        categories=layout.categories(features),
+        rotated_objects=bool(layout.objects),
     )
     hint = label_hint(list(splits), split)
     return TfdsSource(info, records, layout, positions, hint, bool(config.regions))
@@ -171,7 +171,7 @@ def _records(builder: Any, split: str, name: str) -> Sequence[Any]:
     try:
         records = builder.as_data_source(split)
     except Exception as error:
-        how = _how_to_prepare(name.removeprefix("tfds:"), builder.data_dir_root)
+        how = how_to_prepare(name.removeprefix("tfds:"), builder.data_dir_root)
         raise ValueError(
             f"{name} is not ready in {builder.data_path}. {how}"
         ) from error
@@ -185,7 +185,8 @@ def _part(
 ) -> np.ndarray:
     """Positions of the training images that are held out, or of those that stay."""
     labels = [0] * count
-    if count <= _MANY:  # else each class has its share up to chance
+    # Else each class has its share up to chance.
+    if count <= _MANY and "label" in builder.info.features:
         import tensorflow_datasets as tfds
 
         features = builder.info.features
@@ -202,6 +203,13 @@ def _feature(record: dict[str, Any], path: str) -> np.ndarray:
     return np.asarray(record)
 
 
+def _objects(record: dict[str, Any], path: str, height: int, width: int) -> Objects:
+    isotropic = _feature(record, f"{path}/rectangle").reshape(-1, 5)
+    labels = _feature(record, f"{path}/label").astype(np.int64)
+    rectangles = isotropic_to_pixel(isotropic, height, width)
+    return Objects(rectangles, labels, np.zeros(len(labels), bool))
+
+
 def _largest_box(boxes: np.ndarray, height: int, width: int) -> np.ndarray | None:
     """TFDS boxes [4] or [n, 4] to one pixel rectangle; None if none has an area."""
     ymin, xmin, ymax, xmax = np.clip(boxes.reshape(-1, 4), 0, 1).astype(float).T
@@ -211,39 +219,3 @@ def _largest_box(boxes: np.ndarray, height: int, width: int) -> np.ndarray | Non
     best = int(np.argmax(w * h))
     x, y = width * (xmin + xmax)[best] / 2, height * (ymin + ymax)[best] / 2
     return np.array([x, y, w[best] / 2, h[best] / 2, 0.0])
-
-
-def _directories(config: DataConfig) -> list[str]:
-    if config.data_dir is not None:
-        return [str(data_dir(config))]
-    own = os.environ.get("TFDS_DATA_DIR", str(Path.home() / "tensorflow_datasets"))
-    return [own, str(data_dir(config))]
-
-
-def _builder(tfds: Any, name: str, directory: str) -> Any:
-    try:
-        return tfds.builder(name, data_dir=directory)
-    except tfds.core.registered.DatasetNotFoundError as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        close = nearest(name.split("/")[0], known, count=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "."
-        raise ValueError(f"TFDS has no data set {name!r}{hint}") from error
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"TFDS cannot read {name!r} here without {error.name}. "
-            f"{_how_to_prepare(name, directory)}"
-        ) from error
-    except ValueError as error:  # an unknown configuration; TFDS lists those it has
-        raise ValueError(f"TFDS cannot open {name!r}: {error}") from error
-
-
-def _how_to_prepare(name: str, directory: str | Path) -> str:
-    return (
-        f"It must be prepared once as array_record: "
-        f"pip install 'cram-jax[prepare]', then "
-        f"tfds build {name} --file_format=array_record --data_dir={directory}"
-    )
-
-
-def _not_about_opencv(record: logging.LogRecord) -> bool:
-    return "OpenCV" not in record.getMessage()

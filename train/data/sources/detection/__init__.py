@@ -1,0 +1,1 @@
+"""Sets whose images have objects, each with a category and a rectangle."""
