@@ -83,13 +83,11 @@ def match_detections(
       max_detections: how many of a class count, those with the highest scores.
 
     Returns:
-      One row for each detection, in the order given; those beyond `max_detections` are
-      ignored.
+      A row for each detection, in the order given; those beyond the limit are ignored.
 
     Raises:
       ValueError: for lists that differ in length, labels that are no whole numbers,
-        thresholds out of their range, negative half sizes, and truths that are not
-        finite.
+        thresholds out of range, negative half sizes, truths that are not finite.
     """
     check_count("max_detections", max_detections)
     limits = overlap_thresholds(thresholds)

@@ -1,5 +1,6 @@
 """Which detections are right: every rule on an example that fits on paper."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from cram_jax.geometry.matching import (
     join_matches,
     match_detections,
 )
+from cram_jax.geometry.rectangle import Rectangle
 
 
 def strips(*ends):
@@ -115,11 +117,31 @@ def test_equal_rectangles_match_at_threshold_one_at_any_angle():
 def test_what_is_no_number_is_wrong_and_comes_last():
     found = strips(10, 10, 10, 10)
     found[0, 2], found[1, 4] = np.nan, np.inf
-    scores = np.float32([4, 3, np.nan, 0.5])
+    scores = np.array([4, 3, np.nan, 0.5], np.float32)
     matches = match_detections(found, scores, [0] * 4, strips(10), [0])
     assert matches.right[:, 0].tolist() == [False, False, False, True]
     assert not matches.ignored.any()
     assert matches.scores.tolist() == [4, 3, -np.inf, 0.5]
+
+
+def test_takes_rectangles_and_arrays_of_jax_in_any_precision():
+    found, true = strips(8, 3, 16), strips(16, 8)
+    scores, labels, true_labels = [0.5, 0.25, 2], [0, 1, 1], [1, 0]
+    expected = match_detections(found, scores, labels, true, true_labels, crowd=[0, 1])
+    matches = match_detections(
+        Rectangle.from_array(jnp.asarray(found, jnp.bfloat16)),
+        jnp.asarray(scores, jnp.bfloat16),
+        jnp.asarray(labels),
+        jnp.asarray(true, jnp.float16),
+        jnp.asarray(true_labels, jnp.uint8),
+        crowd=jnp.array([False, True]),
+    )
+    for one, other in zip(matches, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert type(one) is np.ndarray
+        assert one.dtype == other.dtype
+    assert expected.right[2].all()
+    assert expected.ignored[0].all()
 
 
 def test_joined_matches_are_those_of_all_images_in_order():
