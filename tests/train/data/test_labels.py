@@ -111,7 +111,8 @@ def test_every_object_keeps_the_name_of_its_category(kind):
     info = DatasetInfo("set", "test", (), 2, "none", 3, categories=("cat", "ant"))
     source = WithObjects(info)
     if kind is MemorySource:
-        source = MemorySource(info, (*source, "broken.png is not an image"))
+        examples = (source[0], source[1], "broken.png is not an image")
+        source = MemorySource(info, examples)
     found = with_facts(source, facts_of(RUN), whole=False)
     assert found.info.categories == RUN
     assert isinstance(found, MemorySource) == (kind is MemorySource)
