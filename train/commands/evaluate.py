@@ -137,7 +137,7 @@ def _data_now(config: FitConfig, options: EvaluateConfig) -> DataConfig:
     if options.data.name is None and folder is not None and not folder.exists():
         raise UserError(
             f"The images of this run were in {folder}, which is not there now. Say"
-            " where they are: --data.name folder:PATH."
+            f" where they are: --data.name {data.name.partition(':')[0]}:PATH."
         )
     return data
 

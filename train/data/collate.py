@@ -123,6 +123,10 @@ class RowMaker:
         shape = input_shape(info, self.config)
         return empty_rows(shape, info.truth, self.task, rows)
 
+    def padding(self, rows: int) -> Batch:
+        """Rows that fill a batch up: no image, the task's blank truth, weight 0."""
+        return {**self._empty(rows), "weight": np.zeros(rows, np.float32)}
+
     def _fill(
         self,
         batch: Batch,

@@ -113,12 +113,11 @@ class EvalBatches:
         indices = step * self.batch_size + self.own
         real = indices[indices < len(self.rows.source)]
         batch = self.rows(real, np.zeros(len(real), bool))
-        padding = len(indices) - len(real)
-        return {name: _pad_rows(values, padding) for name, values in batch.items()}
-
-
-def _pad_rows(values: np.ndarray, padding: int) -> np.ndarray:
-    return np.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1))
+        padding = self.rows.padding(len(indices) - len(real))
+        return {
+            name: np.concatenate([values, padding[name]])
+            for name, values in batch.items()
+        }
 
 
 def _own_rows(batch_size: int, share: Share) -> np.ndarray:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.tiny_runs import write_images
+from tests.train.data.sources.detection.made_up import write_rotated
 from train.__main__ import main
 from train.errors import DONE, WRONG_USE
 
@@ -77,6 +78,53 @@ def test_a_batch_is_shown_as_a_step_sees_it(tmp_path):
     np.testing.assert_array_equal(plain[1], jittered[1])
     preset = pictures("c", "--preset=photographs", "--data.image-size=12")
     assert np.abs(plain[0] - preset[0]).mean() > 3
+
+
+def test_objects_are_counted_and_drawn(tmp_path, capsys):
+    def change(values):
+        values["images"][5]["boxes"][1][3] = 0
+
+    root = write_rotated(tmp_path / "set", change)
+    out, bare = tmp_path / "out", tmp_path / "bare"
+    size = "--data.image-size=20"
+    assert report(f"rotated:{root}", out, size) == WRONG_USE
+    found = split(out, "train")
+    assert found["readable"] == 6
+    assert found["classes"] == {}
+    (broken,) = found["broken"]
+    assert "boxes[1] of train/5.png" in broken
+    objects = found["objects"]
+    # Images have 0, 1, 2, 0, 1 and 0 objects.
+    assert objects["categories"] == {"car": 3, "person": 1, "tree": 0}
+    assert objects["all"] == 4
+    assert (objects["rotated"], objects["ignored"]) == (3, 0)
+    assert objects["images_without"] == 3
+    assert objects["per_image"] == [0, 0.5, 2]
+    boxes = [
+        box
+        for index in (1, 2, 4)
+        for box in json.loads((root / "train.json").read_text())["images"][index][
+            "boxes"
+        ]
+    ]
+    sides = [(box[3] * box[4]) ** 0.5 for box in boxes]
+    assert objects["side"] == pytest.approx([min(sides), np.median(sides), max(sides)])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "train: 4 objects, 0 to 2 in an image (median 0.5)" in text
+    # The same images without objects look otherwise.
+    for name in ("train", "test"):
+        file = root / f"{name}.json"
+        values = json.loads(file.read_text())
+        for image in values["images"]:
+            image["boxes"] = []
+        file.write_text(json.dumps(values))
+    assert report(f"rotated:{root}", bare, size) == DONE
+    drawn, plain = (
+        np.asarray(Image.open(each / "evaluation.png")).astype(int)
+        for each in (out, bare)
+    )
+    assert drawn.shape == plain.shape
+    assert 0.001 < (drawn != plain).any(axis=-1).mean() < 0.3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from train.data.facts import Facts
 from train.data.labels import differing_names, with_facts
-from train.data.sources.base import DatasetInfo, Example
+from train.data.sources.base import DatasetInfo, Example, Objects
 from train.data.sources.memory import MemorySource
 from train.errors import UserError
 
@@ -84,3 +84,54 @@ def test_an_accent_may_be_spelt_in_two_ways():
     assert not differing_names(run, names)
     found = with_classes(source_of(names, Listed), run, whole=True)
     assert [found[index].label for index in range(2)] == [1, 0]
+
+
+def facts_of(categories):
+    return Facts((1, 1, 3), (), 2, "none", categories=categories)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithObjects:
+    """Two images: one without objects, one with each category in turn."""
+
+    info: DatasetInfo
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        count = index * len(self.info.categories)
+        rectangles, labels = np.ones((count, 5)), np.arange(count)
+        objects = Objects(rectangles, labels, np.zeros(count, bool))
+        return Example(np.zeros((1, 1, 3), np.uint8), -1, objects=objects)
+
+
+@pytest.mark.parametrize("kind", [WithObjects, MemorySource])
+def test_every_object_keeps_the_name_of_its_category(kind):
+    info = DatasetInfo("set", "test", (), 2, "none", 3, categories=("cat", "ant"))
+    source = WithObjects(info)
+    if kind is MemorySource:
+        examples = (source[0], source[1], "broken.png is not an image")
+        source = MemorySource(info, examples)
+    found = with_facts(source, facts_of(RUN), whole=False)
+    assert found.info.categories == RUN
+    assert isinstance(found, MemorySource) == (kind is MemorySource)
+    first, second = found[0].objects, found[1].objects
+    assert first is not None
+    assert second is not None
+    assert (len(first), second.labels.tolist()) == (0, [2, 0])
+    assert second.labels.dtype == np.int64
+    assert found[1].label == -1
+    assert with_facts(source, facts_of(("cat", "ant")), whole=True) is source
+    with pytest.raises(UserError, match=r"other categories than the run: - bee"):
+        with_facts(source, facts_of(RUN), whole=True)
+    with pytest.raises(UserError, match=r"other categories than the run: \+ cat - bee"):
+        with_facts(source, facts_of(("ant", "bee")), whole=False)
+
+
+def test_sets_of_objects_and_of_classes_are_told_apart():
+    info = DatasetInfo("set", "test", (), 2, "none", 3, categories=("cat", "ant"))
+    with pytest.raises(UserError, match="other classes than the run: - ant - bee - ca"):
+        with_classes(WithObjects(info), RUN, whole=False)
+    with pytest.raises(UserError, match=r"other classes than the run: \+ ant"):
+        with_facts(source_of(RUN, Listed), facts_of(("cat",)), whole=False)

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tests.tiny_runs import CLASSES, tiny_config, write_images
+from tests.train.data.sources.detection.made_up import CATEGORIES, write_rotated
+from train.commands.object_pictures import ObjectPictures
 from train.config.data import DataConfig
 from train.data.loaders import Feed
+from train.errors import UserError
 from train.tasks.classification import Classification
 
 
@@ -76,3 +79,39 @@ def test_what_is_held_out_does_not_depend_on_the_seed(folder, seed):
     assert expected is not None
     for index in range(len(expected)):
         np.testing.assert_array_equal(found[index].image, expected[index].image)
+
+
+def objects_feed(root, facts=None):
+    data = DataConfig(name=f"rotated:{root}", image_size=16)
+    config = dataclasses.replace(tiny_config(), data=data)
+    return Feed(config, ObjectPictures(), facts)
+
+
+def test_the_network_knows_the_categories_of_objects(tmp_path):
+    feed = objects_feed(write_rotated(tmp_path))
+    facts = feed.inputs
+    assert facts.categories == CATEGORIES
+    assert (facts.class_names, facts.rotated_objects) == ((), True)
+    run = dataclasses.replace(facts, categories=CATEGORIES[::-1])
+    (own,) = feed.eval_batches()
+    (other,) = objects_feed(tmp_path, run).eval_batches()
+    there = own["object_labels"] >= 0
+    np.testing.assert_array_equal(other["object_labels"] >= 0, there)
+    np.testing.assert_array_equal(
+        other["object_labels"][there], 2 - own["object_labels"][there]
+    )
+
+
+def test_what_fills_a_batch_up_holds_no_object(tmp_path):
+    (batch,) = objects_feed(write_rotated(tmp_path)).eval_batches()
+    np.testing.assert_array_equal(batch["weight"], [1, 1, 1, 1, 0, 0, 0, 0])
+    assert (batch["object_labels"][4:] == -1).all()
+    assert (batch["objects"][4:, :, 2:4] > 0).all()
+    assert (batch["object_labels"] >= 0).sum() == 3
+    assert not batch["image"][4:].any()
+
+
+def test_both_splits_have_the_same_categories(tmp_path):
+    root = write_rotated(tmp_path, lambda values: values["categories"].append("dog"))
+    with pytest.raises(UserError, match=r"one order; got .*tree, dog and car, person,"):
+        _ = objects_feed(root).inputs

@@ -241,11 +241,13 @@ class Hiding:
 
 sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 from tests.train.data.sources.opened import opened
-from train.data.sources.digits import cluttered
-cluttered.SPLIT_SIZES = {{"train": 3, "test": 2}}
-print(len(opened("digits", "train", data_dir={str(tmp_path)!r})))
+from train.data.sources.digits import cluttered, many
+cluttered.SPLIT_SIZES = many.SPLIT_SIZES = {{"train": 3, "test": 2}}
+for name in ("digits", "many_digits"):
+    source = opened(name, "train", data_dir={str(tmp_path)!r})
+    print(len(source), source[2].objects is None)
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=100
     )
-    assert done.stdout.strip() == "3", done.stderr
+    assert done.stdout.split() == ["3", "True", "3", "False"], done.stderr
