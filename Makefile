@@ -2,6 +2,7 @@
 # make test   sets up everything, runs the tests
 # Both work in .venv, made from PYTHON (at least 3.11).
 # make test-torch  compares with the torch originals, in .venv-torch (torch's CPU build)
+# make test-wheel  installs the wheel in .venv-wheel, and trains away from the clone
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,10 @@ TORCH_VENV ?= .venv-torch
 TORCH ?= torch==2.13.0
 TORCH_INSTALL := $(TORCH_VENV)/bin/python $(PIP)
 
-.PHONY: demo test test-torch lint format clean
+WHEEL_VENV ?= .venv-wheel
+WHEEL_RUN := $(WHEEL_VENV)/elsewhere
+
+.PHONY: demo test test-torch test-wheel lint format clean
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cram_jax needs Python 3.11 or newer; \"$(PYTHON)\" is Python %d.%d. Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2])'
@@ -53,6 +57,15 @@ test: $(VENV)/test.stamp
 test-torch: $(TORCH_VENV)/torch.stamp
 	$(TORCH_VENV)/bin/python -m pytest -n $(JOBS) -m torch
 
+test-wheel:
+	@rm -rf $(WHEEL_VENV)
+	@$(PYTHON) -m venv $(WHEEL_VENV)
+	@$(WHEEL_VENV)/bin/python $(PIP) '.[train]'
+	@mkdir $(WHEEL_RUN)
+	cd $(WHEEL_RUN) && ../bin/cram-jax-train fit --preset digits-small --epochs 0.1 --workdir run
+	cd $(WHEEL_RUN) && ../bin/cram-jax-train evaluate --workdir run
+	cd $(WHEEL_RUN) && ../bin/python -c 'from cram_jax_train.use import load_run; print(load_run("run").step)'
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +76,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) $(WHEEL_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -106,6 +106,9 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 }
 
 
+_OWN = (str(__package__), "cram_jax")
+
+
 def _help() -> str:
     lines = ["usage: python -m train SUBCOMMAND [options]", "", "subcommands:"]
     lines += [f"  {name:<10}{about}" for name, (_, about) in COMMANDS.items()]
@@ -131,6 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except UnreadableImageError as error:
         say(f"error: {error} --data.on-bad-image skip goes on without it.", error=True)
+        return WRONG_USE
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _OWN:
+            raise
+        say(
+            f"error: the package {error.name} is not installed in this environment"
+            f" ({sys.prefix}): pip install 'cram-jax[train]'. After `make demo` or"
+            " `make test` in a clone it is .venv: source .venv/bin/activate.",
+            error=True,
+        )
         return WRONG_USE
     except BrokenPipeError:
         # Whoever read our output (head, less) has left; so do we, without a word.

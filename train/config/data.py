@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from train.config.checks import require_choices, require_fields
@@ -57,6 +58,26 @@ class DataConfig:
     """Strength of random brightness, contrast and saturation in training; each factor
     is drawn from [1 - strength, 1 + strength]."""
 
+    trivial_augment: bool = False
+    """Change the colours of each training image by one operation of random strength:
+    TrivialAugment (Mueller and Hutter 2021) without shear, rotation and shift, which no
+    upright box survives; images move by `crop_area`, `flip` and equivariance."""
+
+    erasing: float = 0.0
+    """Probability that a random rectangle of a training image, 2% to 40% of it, is
+    replaced by noise (Zhong et al. 2020). Labels, boxes and masks stay."""
+
+    mixup: float = 0.0
+    """Blend each training image and its label with another's (Zhang et al. 2018): the
+    share is drawn from Beta(mixup, mixup); 0.2 is usual. 0: off. With cutmix too, each
+    is done to half of the batches. Training accuracy then counts both labels by their
+    shares. For the task classification."""
+
+    cutmix: float = 0.0
+    """Replace a rectangle of each training image by the same one of another image (Yun
+    et al. 2019); a label counts by the area of its image, regions move along. The area
+    is drawn from Beta(cutmix, cutmix); 1 is usual. 0: off."""
+
     eval_crop: float = 1.0
     """Side of the central crop in evaluation, as a share of the shorter side; most
     ImageNet networks were measured at 0.875."""
@@ -102,6 +123,16 @@ class DataConfig:
         for names, accept, must in _RULES:
             require_fields(self, "data", names, accept, must)
 
+    @property
+    def alters_images(self) -> bool:
+        """Whether training changes how an image looks where it is."""
+        return self.color_jitter > 0 or self.trivial_augment or self.erasing > 0
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether training mixes images with one another."""
+        return self.mixup > 0 or self.cutmix > 0
+
 
 _RULES = (
     (
@@ -131,6 +162,8 @@ _RULES = (
     ),
     (("workers", "memory_limit_mb"), lambda value: value >= 0, "be 0 or more"),
     (("validation", "color_jitter"), lambda value: 0 <= value < 1, "be in [0, 1)"),
+    (("erasing",), lambda value: 0 <= value <= 1, "be in [0, 1]"),
+    (("mixup", "cutmix"), lambda value: 0 <= value < math.inf, "be 0 or more"),
     (("eval_crop",), lambda value: 0 < value <= 1, "be in (0, 1]"),
     (
         ("crop_area",),

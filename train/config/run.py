@@ -70,6 +70,11 @@ class FitConfig:
             "batch_size must be a positive multiple of optimizer.accumulate",
             self.batch_size,
         )
+        require(
+            self.batch_size > 1 or not self.data.mixes_images,
+            "batch_size must be 2 or more for data.mixup and data.cutmix",
+            self.batch_size,
+        )
         require(0 <= self.seed < 2**31, "seed must be in [0, 2**31)", self.seed)
         _require_finite(to_dict(self))
 

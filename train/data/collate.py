@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from train.config.data import DataConfig
+from train.data.augmentation.appearance import altered
+from train.data.augmentation.mixtures import Mixture, Rows
 from train.data.sources.base import (
     DatasetInfo,
     Example,
@@ -19,7 +21,6 @@ from train.data.sources.memory import MemorySource, name_skipped
 from train.data.views import (
     View,
     eval_view,
-    jitter_color,
     random_crop_view,
     render_mask,
     render_view,
@@ -48,6 +49,10 @@ class RowTruth(Protocol):
         """The truth of mirrored images."""
         ...
 
+    def mixed(self, truth: Rows, others: Rows, mixture: Mixture) -> Rows:
+        """The truth of images that are mixed with others."""
+        ...
+
 
 _DEFAULT_SIZE = 224
 
@@ -71,17 +76,17 @@ class RowMaker:
     Attributes:
         source: the images.
         task: says which truth belongs to a row.
-        config: their size, crops and colours, and what to do about an unreadable one:
+        config: their size, crops and looks, and what to do about an unreadable one:
             with "skip" the next readable image takes its place, with weight 0. In
             training its `eval_crop` is 1, the largest central square.
-        augments: crops and colours are drawn at random, by the generators given.
+        augments: crops and looks are drawn at random, by the generators given.
         table: the rows made beforehand, or None.
     """
 
     def __init__(
         self, source: Source, config: DataConfig, task: RowTruth, *, training: bool
     ) -> None:
-        plain = config.crop_area == (1, 1) and config.color_jitter == 0
+        plain = config.crop_area == (1, 1) and not config.alters_images
         # The crop of evaluation is evaluation's alone.
         config = dataclasses.replace(config, eval_crop=1.0) if training else config
         self.source, self.config, self.task = source, config, task
@@ -113,8 +118,8 @@ class RowMaker:
         for row, index in enumerate(indices):
             rng = generators[row] if generators and self.augments else None
             self._fill(batch, row, int(index), bool(mirrored[row]), rng)
-            if rng is not None and self.config.color_jitter:
-                image = _jittered(batch["image"][row], self.config.color_jitter, rng)
+            if rng is not None:
+                image = altered(batch["image"][row], self.config, rng)
                 batch["image"][row] = image
         return batch
 
@@ -221,15 +226,6 @@ def _fill_object(
             batch["rectangle_weight"][row] = 1.0
     if example.mask is not None and "object_mask" in batch:
         batch["object_mask"][row] = render_mask(example.mask, view)
-
-
-def _jittered(
-    image: np.ndarray, strength: float, rng: np.random.Generator
-) -> np.ndarray:
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
-    return jitter_color(
-        image, brightness=brightness, contrast=contrast, saturation=saturation
-    )
 
 
 def _read(

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.data.collate import Batch, RowMaker
+from train.data.augmentation.mixtures import check_mixtures, draw_mixture, mixed_rows
+from train.data.collate import Batch, RowMaker, input_shape
 
 # Streams of random numbers that must not meet.
-_SHUFFLE, _FLIP, _AUGMENT = 0, 1, 2
+_SHUFFLE, _FLIP, _AUGMENT, _MIX = 0, 1, 2, 3
 
 
 class Share(NamedTuple):
@@ -48,7 +49,7 @@ class TrainBatches:
     def __init__(
         self, rows: RowMaker, batch_size: int, seed: int, share: Share
     ) -> None:
-        """Refuses crops that would bend rotated rectangles."""
+        """Refuses crops that would bend rotated rectangles, and strange mixtures."""
         info, aspect = rows.source.info, rows.config.crop_aspect
         rotated = info.truth == "rotated" or info.rotated_objects
         if rotated and aspect != (1, 1):
@@ -56,17 +57,35 @@ class TrainBatches:
                 f"data.crop_aspect must be (1, 1) for {info.name}, whose true "
                 f"rectangles are rotated, got {aspect}."
             )
+        check_mixtures(rows.config, rows.task, input_shape(info, rows.config)[:2])
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.own = _own_rows(batch_size, share)
 
     def __getitem__(self, step: int) -> Batch:
         """This process's rows of the batch of step `step`."""
-        positions = step * self.batch_size + self.own
+        if not self.rows.config.mixes_images:
+            return self._unmixed(step, self.own)
+        # The one before the first is another process's, where there are several.
+        before = (self.own[0] - 1) % self.batch_size
+        lent = [] if before == self.own[-1] else [before]
+        made = self._unmixed(step, np.concatenate([lent, self.own]).astype(int))
+        others = {name: np.roll(values, 1, axis=0) for name, values in made.items()}
+        batch, others = (
+            {name: values[len(lent) :] for name, values in rows.items()}
+            for rows in (made, others)
+        )
+        rng, size = _generator(self.seed, _MIX, step), batch["image"].shape[1:3]
+        mixture = draw_mixture(rng, self.rows.config, self.batch_size, size)
+        return mixed_rows(batch, others, mixture.of(self.own), self.rows.task)
+
+    def _unmixed(self, step: int, places: np.ndarray) -> Batch:
+        """Rows of the batch of all processes, each of one image."""
+        positions = step * self.batch_size + places
         indices = self._indices(positions)
         mirrored = np.zeros(len(indices), bool)
         if self.rows.config.flip:
             flips = _generator(self.seed, _FLIP, step).random(self.batch_size) < 0.5
-            mirrored = flips[self.own]
+            mirrored = flips[places]
         if not self.rows.augments:
             return self.rows(indices, mirrored)
         generators = [

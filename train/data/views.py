@@ -14,8 +14,6 @@ import math
 import numpy as np
 from PIL import Image
 
-# Luma weights of ITU-R BT.601, as Pillow's conversion to grey has them.
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _CROP_ATTEMPTS = 10
 
 
@@ -196,25 +194,6 @@ def visible_rectangle(
     if ((high - low) * max(view.height, view.width) / 2 < 1.0).any():
         return None
     return np.concatenate([(low + high) / 2, (high - low) / 2, seen[4:]])
-
-
-def jitter_color(
-    image: np.ndarray, *, brightness: float, contrast: float, saturation: float
-) -> np.ndarray:
-    """Scales brightness, contrast and saturation of uint8 [H, W, C]; 1 changes nothing.
-
-    Contrast is about the mean grey level, saturation about each pixel's own; one
-    channel has no saturation.
-    """
-    values = image.astype(np.float32) * brightness
-    if image.shape[-1] == 3:
-        grey = (values @ _LUMA)[..., None]
-        mean = grey.mean()
-        values = grey + saturation * (values - grey)
-    else:
-        mean = values.mean()
-    values = mean + contrast * (values - mean)
-    return np.round(np.clip(values, 0, 255)).astype(np.uint8)
 
 
 def _resized(picture: Image.Image, view: View, resample: Image.Resampling):

@@ -15,6 +15,7 @@ import optax
 
 from cram_jax.attention.evidence import attended_rectangles, layer_evidence
 from train.config.run import FitConfig
+from train.data.augmentation.mixtures import check_mixtures
 from train.data.facts import Facts
 from train.data.preparation import channel_statistics
 from train.errors import UserError
@@ -194,6 +195,7 @@ def make_experiment(
     layers = layer_evidence(intermediates)
     _check_equivariance(config, bool(rectangles))
     check_budget(config, layers)
+    check_mixtures(config.data, task, inputs.image_shape[:2])
     made = configured_terms(config, annealed) + budget_terms(config, task, annealed)
     mean, std = channel_statistics(config.model, inputs.image_shape[-1])
     return Experiment(

@@ -18,6 +18,7 @@ from cram_jax.geometry.warping import warp_labels
 from cram_jax.heads.segmentation import SegmentationDecoder, Segmenter
 from cram_jax.losses.outside import ignorance_loss
 from train.config.run import FitConfig
+from train.data.augmentation.mixtures import Mixture, Rows
 from train.data.facts import Facts
 from train.data.sources.base import (
     IGNORED,
@@ -113,11 +114,7 @@ class Segmentation(Task):
         return {"regions": render_mask(regions, view)}
 
     def check(self, example: Example, info: DatasetInfo, name: str) -> None:
-        """Refuses an image without a mask that means something; see `Task.check`.
-
-        Raises:
-          UnreadableImageError: with the file, as for an image that is damaged.
-        """
+        """Refuses an image without a mask, as one that is damaged; see `Task.check`."""
         if example.regions is None:
             absent = f"{name} of {info.name} has no mask."
             raise UnreadableImageError(example.no_regions or absent)
@@ -125,6 +122,16 @@ class Segmentation(Task):
     def mirrored(self, truth: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The regions, mirrored."""
         return {"regions": truth["regions"][:, :, ::-1]}
+
+    def mixed(self, truth: Rows, others: Rows, mixture: Mixture) -> Rows:
+        """The regions of what is seen of either image; see `Task.mixed`."""
+        if mixture.boxes is None:
+            raise UserError(
+                "The task 'segmentation' has one region for each pixel, but data.mixup"
+                " shows two images in each; use data.cutmix in its place."
+            )
+        own, other = truth["regions"], others["regions"]
+        return {"regions": np.where(mixture.patches(own.shape[1:]), other, own)}
 
     def network(self, make_backbone: Callable[..., nn.Module], facts: Facts) -> Any:
         """The backbone's maps, and the decoder on them."""

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from cram_jax.geometry.similarity import Similarity
+from train.data.augmentation.mixtures import Mixture, Rows
 from train.data.facts import Facts
 from train.data.sources.base import DatasetInfo, Example
 from train.data.views import View
@@ -85,6 +86,25 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def mirrored(self, truth: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The truth `[N, ...]` of images that are mirrored left to right."""
+
+    def mixed(self, truth: Rows, others: Rows, mixture: Mixture) -> Rows:
+        """The truth of mixtures of images: that of `blank_truth`, and perhaps more.
+
+        Only training mixes; a name that comes in here is not there in evaluation.
+
+        Args:
+          truth: the images', `[N, ...]`.
+          others: that of the images that they are mixed with.
+          mixture: what is seen of which.
+
+        Raises:
+          UserError: for a task to which such mixtures mean nothing.
+        """
+        del truth, others, mixture
+        raise UserError(
+            f"The task {self.name!r} cannot say what two mixed images show; leave"
+            " data.mixup and data.cutmix out."
+        )
 
     # Training, on the device.
 

@@ -76,6 +76,10 @@ def test_a_batch_is_shown_as_a_step_sees_it(tmp_path):
     assert np.abs(plain[0] - jittered[0]).mean() > 3
     # What is scored is not augmented.
     np.testing.assert_array_equal(plain[1], jittered[1])
+    for option in ("trivial-augment", "erasing=1", "mixup=1", "cutmix=1"):
+        changed = pictures(option, f"--data.{option}")
+        assert np.abs(plain[0] - changed[0]).mean() > 3, option
+        np.testing.assert_array_equal(plain[1], changed[1])
     preset = pictures("c", "--preset=photographs", "--data.image-size=12")
     assert np.abs(plain[0] - preset[0]).mean() > 3
 

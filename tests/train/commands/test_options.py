@@ -92,6 +92,24 @@ def test_a_work_directory_without_a_checkpoint_says_how_to_get_one(capsys, tmp_p
     assert "has no checkpoint yet. Train first: python -m train fit" in text
 
 
+def test_a_package_that_is_not_installed_is_one_sentence(capsys, monkeypatch):
+    def fails(name):
+        def command(_):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return command, "Fails."
+
+    monkeypatch.setitem(COMMANDS, "fit", fails("tyro.conf"))
+    code, text = outcome(capsys, "fit")
+    assert code == WRONG_USE
+    assert text.startswith("error: the package tyro.conf is not installed")
+    assert "pip install 'cram-jax[train]'" in text
+    # What the program lacks of itself is no matter of packages.
+    monkeypatch.setitem(COMMANDS, "fit", fails("train.lost"))
+    with pytest.raises(ModuleNotFoundError, match="lost"):
+        main(["fit"])
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_subcommand_has_help(capsys, command):
     code, text = outcome(capsys, command, "--help")

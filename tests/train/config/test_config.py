@@ -35,6 +35,9 @@ WRONG = [
     (OutputConfig, "output", {"pictures": -1}),
     (OutputConfig, "output", {"evaluate_every": 0.0}),
     (DataConfig, "data", {"threads": 0}),
+    (DataConfig, "data", {"erasing": 1.1}),
+    (DataConfig, "data", {"mixup": -0.2}),
+    (DataConfig, "data", {"cutmix": math.inf}),
     (FitConfig, "", {"epochs": 0.0}),
     (FitConfig, "", {"epochs": math.inf}),
 ]

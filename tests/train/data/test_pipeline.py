@@ -25,7 +25,15 @@ from train.data.sources.memory import estimated_bytes, load_into_memory
 from train.errors import UserError
 
 SIDE = 6
-AUGMENTED = DataConfig(flip=True, crop_area=(0.3, 0.9), color_jitter=0.4)
+AUGMENTED = DataConfig(
+    flip=True,
+    crop_area=(0.3, 0.9),
+    color_jitter=0.4,
+    trivial_augment=True,
+    erasing=0.5,
+    mixup=0.4,
+    cutmix=1.0,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ from train.data.views import (
     View,
     eval_view,
     isotropic_to_pixel,
-    jitter_color,
     pixel_to_isotropic,
     random_crop_view,
     rectangle_to_network,
@@ -253,28 +252,3 @@ def test_rotated_rectangles_are_whole_or_gone():
     assert seen is not None
     np.testing.assert_allclose(seen, [-0.9, 0.0, 0.8, 0.5, 0.3])
     assert visible_rectangle(view, tilted - [2, 0, 0, 0, 0], upright=False) is None
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_no_jitter_changes_nothing(channels):
-    image = np.random.default_rng(4).integers(0, 256, (5, 7, channels), np.uint8)
-    same = jitter_color(image, brightness=1, contrast=1, saturation=1)
-    np.testing.assert_array_equal(same, image)
-
-
-def test_brightness_contrast_and_saturation_do_what_they_say():
-    image = np.random.default_rng(5).integers(60, 140, (6, 6, 3), np.uint8)
-    one = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
-    bright = jitter_color(image, **(one | {"brightness": 1.5}))
-    np.testing.assert_allclose(bright, 1.5 * image, atol=0.51)
-    flat = jitter_color(image, **(one | {"contrast": 0.0}))
-    assert np.ptp(flat) == 0
-    grey = jitter_color(image, **(one | {"saturation": 0.0}))
-    np.testing.assert_allclose(grey[..., 0], grey[..., 2])
-    luma = image @ [0.299, 0.587, 0.114]
-    np.testing.assert_allclose(grey[..., 1], luma, atol=0.51)
-    spread = jitter_color(image, **(one | {"contrast": 2.0}))
-    np.testing.assert_allclose(
-        spread - luma.mean(), 2.0 * (image - luma.mean()), atol=0.6
-    )
-    assert jitter_color(image, **(one | {"brightness": 9.0})).max() == 255

@@ -61,6 +61,10 @@ def batch():
     values["weight"][-3:] = 0
     # What has no weight may hold anything.
     values["label"][-2:] = (-7, 255)
+    # Some images are mixed with others, most are not.
+    values["other_label"] = np.roll(values["label"], 2)
+    values["label_share"] = np.ones(BATCH, np.float32)
+    values["label_share"][3:9] = np.linspace(0, 0.9, 6)
     regions = np.random.default_rng(1).integers(0, 3, (BATCH, 12, 12), np.uint8)
     # Parts differ in how many pixels are known, and one image has none.
     for row in range(BATCH):
@@ -113,7 +117,11 @@ def step_once(parallel_kind, parts, task):
 
 def class_loss(logits, values):
     weight = np.tile(values["weight"], 2)
-    targets = jax.nn.one_hot(np.tile(values["label"], 2), 3) * 0.9 + 0.1 / 3
+    own, other = (
+        jax.nn.one_hot(np.tile(values[name], 2), 3) for name in ("label", "other_label")
+    )
+    share = np.tile(values["label_share"], 2)[:, None]
+    targets = (share * own + (1 - share) * other) * 0.9 + 0.1 / 3
     entropy = -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
     return jnp.sum(weight * entropy) / weight.sum()
 

@@ -29,6 +29,9 @@ SETTINGS = (
     "--optimizer.ema-decay=0.9",
     "--optimizer.clip-norm=1",
     "--data.flip",
+    "--data.trivial-augment",
+    "--data.erasing=0.5",
+    "--data.cutmix=1",
 )
 
 

@@ -24,6 +24,7 @@ from tests.tiny_runs import (
     tiny_arguments,
     tiny_config,
     write_images,
+    write_masks,
 )
 from train.__main__ import main
 from train.config.data import DataConfig
@@ -32,7 +33,7 @@ from train.config.task import TaskConfig
 from train.data.collate import RowMaker
 from train.data.pipeline import load_source
 from train.data.views import eval_view, render_view
-from train.errors import DONE, UserError
+from train.errors import DONE, WRONG_USE, UserError
 from train.learning.devices import JitParallel, PmapParallel
 from train.learning.experiment import make_experiment
 from train.learning.losses.loss import sums_shape
@@ -152,6 +153,22 @@ def test_an_unknown_task_is_refused_with_the_known_ones(known):
     config = tiny_config(task=TaskConfig("mean-color"))
     with pytest.raises(UserError, match="Did you mean 'mean-colour'"):
         make_task(config)
+
+
+@pytest.mark.parametrize("task", ["mean-colour", "segmentation"])
+def test_mixtures_that_mean_nothing_to_a_task_are_refused(
+    known, task, tmp_path, capsys
+):
+    folder = write_masks(write_images(tmp_path / "images"))
+    option = "cutmix" if task == "mean-colour" else "mixup"
+    words = [f"--task.name={task}", f"--data.{option}=1"]
+    assert main(tiny_arguments(folder, tmp_path / "run", *words)) == WRONG_USE
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"'{task}'" in error
+    assert f"data.{option}" in error
+    # A work directory would keep the options that do not go together.
+    assert not (tmp_path / "run").exists()
 
 
 class Plain(nn.Module):

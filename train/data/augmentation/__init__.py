@@ -1,0 +1,1 @@
+"""What training does to images beside cropping and mirroring them (`views.py`)."""
