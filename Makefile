@@ -1,6 +1,7 @@
 # make demo   sets up everything, trains on cluttered digits, draws what it looked at
 # make test   sets up everything, runs the tests
 # Both work in .venv, made from PYTHON (at least 3.11).
+# make docs   sets up everything, builds the site docs/_build/html and runs its cells
 # make test-torch  compares with the torch originals, in .venv-torch (torch's CPU build)
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ TORCH_VENV ?= .venv-torch
 TORCH ?= torch==2.13.0
 TORCH_INSTALL := $(TORCH_VENV)/bin/python $(PIP)
 
-.PHONY: demo test test-torch lint format clean
+.PHONY: demo test test-torch docs lint format clean
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cram_jax needs Python 3.11 or newer; \"$(PYTHON)\" is Python %d.%d. Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2])'
@@ -42,6 +43,10 @@ $(VENV)/dev.stamp: $(VENV)/test.stamp
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@
 
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	@$(INSTALL) --editable '.[docs]'
+	@touch $@
+
 demo: $(VENV)/test.stamp
 	$(BIN)/python -m train fit --preset digits --workdir $(RUN)
 	$(BIN)/python -m train evaluate --workdir $(RUN)
@@ -53,6 +58,11 @@ test: $(VENV)/test.stamp
 test-torch: $(TORCH_VENV)/torch.stamp
 	$(TORCH_VENV)/bin/python -m pytest -n $(JOBS) -m torch
 
+# The root of the clone is the source, so that pages link to results/ as on the forge.
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet -c docs . docs/_build/html
+	@echo "The site: docs/_build/html/index.html"
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +73,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,74 @@
+"""Makes the docstrings of the packages readable for Sphinx.
+
+They are written to be read as text: `name` between single backticks, which
+reStructuredText reads as a reference. Here each becomes a link, where an API page has
+that name, or else code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+
+PACKAGES = (
+    "cram_jax",
+    "cram_jax.backbones",
+    "cram_jax.drawing",
+    "cram_jax.explain",
+    "cram_jax.losses",
+    "train.use",
+)
+# Pages that tell what a module's docstring tells.
+PAGES = {"cram_jax.geometry.coordinates": "/docs/conventions"}
+# In one paragraph, and not a role's or a literal's.
+_QUOTED = re.compile(r"(?<![`\w:])`([^`]+?)`(?![`_])")
+# What flax adds to the signature of every module.
+_OF_FLAX = re.compile(r",? ?(parent|name)(: [^=,()]*)? ?= ?(<[^>]*>|None)")
+
+
+@functools.cache
+def public_names() -> dict[str, str]:
+    """The place under which an API page has a name, by every way to write the name."""
+    places: dict[str, str] = {}
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            target = getattr(module, name)
+            home = f"{getattr(target, '__module__', package)}.{name}"
+            # `cram_jax` comes first, but a page names an object by its own folder.
+            place = f"{package}.{name}"
+            for written in (name, place, home):
+                places.setdefault(written, place)
+    return places
+
+
+def marked(text: str) -> str:
+    """A docstring with `name` as a link or as code."""
+    return _QUOTED.sub(lambda match: _marked(" ".join(match[1].split())), text)
+
+
+def _marked(quoted: str) -> str:
+    if quoted in PAGES:
+        return f":doc:`{quoted} <{PAGES[quoted]}>`"
+    if quoted in public_names():
+        return f":py:obj:`{quoted} <{public_names()[quoted]}>`"
+    return f"``{quoted}``"
+
+
+def _process(app, kind, name, target, options, lines: list[str]) -> None:
+    del app, kind, name, target, options
+    lines[:] = marked("\n".join(lines)).split("\n")
+
+
+def _signature(app, kind, name, target, options, signature, returns):
+    del app, kind, name, target, options
+    return _OF_FLAX.sub("", signature) if signature else signature, returns
+
+
+def setup(app) -> dict[str, bool]:
+    """Registers both with Sphinx."""
+    # Before napoleon, which would take marks for its own.
+    app.connect("autodoc-process-docstring", _process, priority=400)
+    app.connect("autodoc-process-signature", _signature)
+    return {"parallel_read_safe": True}
