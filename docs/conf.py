@@ -66,6 +66,8 @@ add_module_names = False
 nitpick_ignore_regex = [
     # What belongs to others, or is one of our type aliases.
     ("py:.*", r"(jax|jaxlib|flax|numpy|np|nn|pathlib|typing|collections|abc)\b.*"),
+    # The program's, of which only `train.use` has a page.
+    ("py:.*", r"train\..*|(User|UnreadableImage|NoAnswer)Error"),
 ]
 
 html_theme = "sphinx_book_theme"

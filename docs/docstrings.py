@@ -21,8 +21,8 @@ PACKAGES = (
 )
 # Pages that tell what a module's docstring tells.
 PAGES = {"cram_jax.geometry.coordinates": "/docs/conventions"}
-# In one paragraph, and not a role's or a literal's.
-_QUOTED = re.compile(r"(?<![`\w:])`([^`]+?)`(?![`_])")
+# Quoted by single backticks, not as a role or a literal; or bars, which would quote too.
+_QUOTED = re.compile(r"(?<![`\w:])`([^`]+?)`(?![`_])|\|")
 # What flax adds to the signature of every module.
 _OF_FLAX = re.compile(r",? ?(parent|name)(: [^=,()]*)? ?= ?(<[^>]*>|None)")
 
@@ -45,10 +45,13 @@ def public_names() -> dict[str, str]:
 
 def marked(text: str) -> str:
     """A docstring with `name` as a link or as code."""
-    return _QUOTED.sub(lambda match: _marked(" ".join(match[1].split())), text)
+    return _QUOTED.sub(_marked, text)
 
 
-def _marked(quoted: str) -> str:
+def _marked(match: re.Match[str]) -> str:
+    if match[1] is None:
+        return r"\|"
+    quoted = " ".join(match[1].split())
     if quoted in PAGES:
         return f":doc:`{quoted} <{PAGES[quoted]}>`"
     if quoted in public_names():
