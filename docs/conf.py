@@ -43,6 +43,7 @@ exclude_patterns = [
     "dist",
     "docs/_build",
     "docs/_site",
+    "docs/_static",
     "runs",
     "tests",
     "train",
@@ -57,6 +58,7 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 # Docstrings name the types where they matter, with their shapes.
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
@@ -73,11 +75,14 @@ nitpick_ignore_regex = [
 html_theme = "sphinx_book_theme"
 html_title = "cram_jax"
 html_extra_path = ["_site"]
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
     "home_page_in_toc": True,
+    "navbar_persistent": [],
     "show_navbar_depth": 1,
     "use_download_button": False,
 }

@@ -21,7 +21,7 @@ PACKAGES = (
 )
 # Pages that tell what a module's docstring tells.
 PAGES = {"cram_jax.geometry.coordinates": "/docs/conventions"}
-# Quoted by single backticks, not as a role or a literal; or bars, which would quote too.
+# What single backticks quote, no role and no literal; or a bar, which would quote too.
 _QUOTED = re.compile(r"(?<![`\w:])`([^`]+?)`(?![`_])|\|")
 # What flax adds to the signature of every module.
 _OF_FLAX = re.compile(r",? ?(parent|name)(: [^=,()]*)? ?= ?(<[^>]*>|None)")
@@ -36,7 +36,7 @@ def public_names() -> dict[str, str]:
         for name in module.__all__:
             target = getattr(module, name)
             home = f"{getattr(target, '__module__', package)}.{name}"
-            # `cram_jax` comes first, but a page names an object by its own folder.
+            # The package's own name comes before that of its folder.
             place = f"{package}.{name}"
             for written in (name, place, home):
                 places.setdefault(written, place)

@@ -131,7 +131,8 @@ def python_blocks(page: Path) -> list[str]:
 @pytest.fixture
 def tables_kept():
     """What a page adds to a table of the packages is taken out again."""
-    before = [(table, dict(table)) for table in (ATTENTIONS, BACKBONES, SOURCES, TASKS)]
+    tables: list[dict[str, Any]] = [ATTENTIONS, BACKBONES, SOURCES, TASKS]
+    before = [(table, dict(table)) for table in tables]
     yield
     for table, entries in before:
         table.clear()

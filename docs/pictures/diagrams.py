@@ -123,8 +123,8 @@ def rooms():
             y = 44 + row * (height + gap)
             parts += box(x, y, width, height, name, about, fill)
     bottom = 44 + len(ROOMS["train"]) * (height + gap)
-    parts.append(arrow((350, 250), (292, 250)))
-    parts.append(text(321, 242, "uses", SMALL))
+    parts.append(arrow((350, 229), (292, 229)))
+    parts.append(text(321, 221, "uses", SMALL))
     parts.append(
         text(320, bottom + 14, "A room uses those above it, never those below.", SMALL)
     )
