@@ -14,6 +14,8 @@ sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 # Cells and autodoc run on a CPU, also on a machine with an accelerator.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["PYTHONPATH"] = str(DOCS.parent)
+# The usual kernel, which does not warn of a network that it does not leave.
+os.environ["JUPYTER_PATH"] = str(DOCS / "_kernel")
 
 project = "cram_jax"
 author = "The cram_jax contributors"
@@ -62,7 +64,8 @@ autodoc_preserve_defaults = True
 # Docstrings name the types where they matter, with their shapes.
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_attr_annotations = False
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 add_module_names = False
 nitpick_ignore_regex = [

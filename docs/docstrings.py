@@ -25,6 +25,9 @@ PAGES = {"cram_jax.geometry.coordinates": "/docs/conventions"}
 _QUOTED = re.compile(r"(?<![`\w:])`([^`]+?)`(?![`_])|\|")
 # What flax adds to the signature of every module.
 _OF_FLAX = re.compile(r",? ?(parent|name)(: [^=,()]*)? ?= ?(<[^>]*>|None)")
+# How Python writes a default that is a class or a function.
+_CLASS = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
+_FUNCTION = re.compile(r"<function [^>]*>(\.\w+( at \w+)?>)?")
 
 
 @functools.cache
@@ -66,7 +69,10 @@ def _process(app, kind, name, target, options, lines: list[str]) -> None:
 
 def _signature(app, kind, name, target, options, signature, returns):
     del app, kind, name, target, options
-    return _OF_FLAX.sub("", signature) if signature else signature, returns
+    if signature:
+        signature = _CLASS.sub(r"\1", _OF_FLAX.sub("", signature))
+        signature = _FUNCTION.sub("...", signature)
+    return signature, returns
 
 
 def setup(app) -> dict[str, bool]:
