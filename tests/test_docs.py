@@ -178,9 +178,9 @@ def test_python_of_a_page_takes_public_names_that_exist(page):
 
 
 def code_of(page: Path) -> list[str]:
-    """Lines of code blocks, and code in sentences on one line each."""
+    """Lines of code blocks, and code in sentences, each on one line."""
     fence = r"```[^\n]*\n(.*?)```"
-    text = page.read_text()
+    text = page.read_text().replace("\\\n", " ")
     lines = "\n".join(re.findall(fence, text, re.DOTALL)).splitlines()
     prose = re.sub(fence, "", text, flags=re.DOTALL)
     return lines + [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
