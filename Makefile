@@ -1,6 +1,7 @@
 # make demo   sets up everything, trains on cluttered digits, draws what it looked at
 # make test   sets up everything, runs the tests
 # Both work in .venv, made from PYTHON (at least 3.11).
+# make docs   sets up everything, builds the site docs/_build/html and runs its cells
 # make test-torch  compares with the torch originals, in .venv-torch (torch's CPU build)
 # make test-wheel  installs the wheel in .venv-wheel, and trains away from the clone
 
@@ -20,7 +21,7 @@ TORCH_INSTALL := $(TORCH_VENV)/bin/python $(PIP)
 WHEEL_VENV ?= .venv-wheel
 WHEEL_RUN := $(WHEEL_VENV)/elsewhere
 
-.PHONY: demo test test-torch test-wheel lint format clean
+.PHONY: demo test test-torch test-wheel docs lint format clean
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cram_jax needs Python 3.11 or newer; \"$(PYTHON)\" is Python %d.%d. Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2])'
@@ -46,6 +47,10 @@ $(VENV)/dev.stamp: $(VENV)/test.stamp
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@
 
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	@$(INSTALL) --editable '.[docs]'
+	@touch $@
+
 demo: $(VENV)/test.stamp
 	$(BIN)/python -m train fit --preset digits --workdir $(RUN)
 	$(BIN)/python -m train evaluate --workdir $(RUN)
@@ -66,6 +71,11 @@ test-wheel:
 	cd $(WHEEL_RUN) && ../bin/cram-jax-train evaluate --workdir run
 	cd $(WHEEL_RUN) && ../bin/python -c 'from cram_jax_train.use import load_run; print(load_run("run").step)'
 
+# The root of the clone is the source, so that pages link to results/ as on the forge.
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet -c docs . docs/_build/html
+	@echo "The site: docs/_build/html/index.html"
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,4 +86,4 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(WHEEL_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) $(WHEEL_VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ from cram_jax.backbones.mobilenet import NETWORKS as MOBILENETS
 from cram_jax.backbones.registry import BACKBONES, backbone
 from cram_jax.backbones.resnet import ResNet
 from cram_jax.backbones.stages import Stage, Step
+from cram_jax.backbones.weights import load_torch_weights
 
 __all__ = [
     "BACKBONES",
@@ -29,4 +30,5 @@ __all__ = [
     "Stage",
     "Step",
     "backbone",
+    "load_torch_weights",
 ]

@@ -104,7 +104,7 @@ def butterflies() -> FitConfig:
 def pets() -> FitConfig:
     """The recipe of photographs on all 37 breeds of Oxford-IIIT Pet, from TFDS.
 
-    The set must have been prepared once (extra `prepare`; see docs/training.md).
+    The set must have been prepared once (extra `prepare`; see docs/photographs.md).
 
     Command: python -m train fit --preset pets --workdir runs/pets
     """
