@@ -48,6 +48,13 @@ LAYERS = (
     "squeeze-excite",
     "scse",
 )
+# Ends the name of a row whose decoder is a small U-Net's, that of the presets for
+# photographs; those of all others are light.
+CONCAT = "-concat"
+DECODERS = {
+    "": ("--task.decoder=sum", "--task.decoder-width=32"),
+    CONCAT: ("--task.decoder=concat", "--task.decoder-width=16"),
+}
 PRESETS = {
     "digits": "digits-segment",
     "butterflies10": "butterflies-segment",
@@ -71,6 +78,9 @@ class Options:
     """Data sets."""
     layers: tuple[str, ...] = LAYERS
     """Attention layers; the first is what the others are compared with."""
+    concat_layers: tuple[str, ...] = ("none",)
+    """Layers that are put into the network with the larger decoder, too, on
+    photographs."""
     seeds: int = 3
     """Seeds 0, 1, ... of each row."""
     epochs: float | None = None
@@ -89,8 +99,9 @@ class Options:
 
 def fit_arguments(options: Options, name: str, layer: str, seed: int) -> list[str]:
     """The arguments of one training run."""
+    decoder = CONCAT if layer.endswith(CONCAT) else ""
     arguments = ["--preset", PRESETS[name], "--seed", str(seed)]
-    arguments += ["--model.attention", layer]
+    arguments += ["--model.attention", layer.removesuffix(CONCAT), *DECODERS[decoder]]
     if name != "digits":
         arguments += ["--data.name", f"folder:{options.data / name}"]
     if options.epochs is not None:
@@ -100,6 +111,12 @@ def fit_arguments(options: Options, name: str, layer: str, seed: int) -> list[st
     # Scored once, at the end; the test images choose nothing.
     once = ["--output.evaluate-every", "1000", "--output.no-tensorboard"]
     return [*arguments, *once]
+
+
+def rows_of(options: Options, name: str) -> tuple[str, ...]:
+    """The rows of a set's table."""
+    more = () if name == "digits" else options.concat_layers
+    return (*options.layers, *(f"{layer}{CONCAT}" for layer in more))
 
 
 def place_of(options: Options, name: str, layer: str, seed: int) -> Path:
@@ -141,7 +158,7 @@ def known_beforehand(options: Options, name: str) -> tuple[dict, dict[str, float
     """A set's scores without learning, and each layer's number of parameters."""
     configs = {
         layer: parse_fit(fit_arguments(options, name, layer, 0))
-        for layer in options.layers
+        for layer in rows_of(options, name)
     }
     config = configs[options.layers[0]]
     task = make_task(config)
@@ -165,18 +182,19 @@ def main(arguments: list[str]) -> None:
                 place_of(options, name, layer, seed): fit_arguments(
                     options, name, layer, seed
                 )
-                for layer in options.layers
+                for layer in rows_of(options, name)
             }
             done = all((place / layout.EVALUATION).exists() for place in planned)
             if options.only_report and not done:
                 continue
             results = run_all(planned, options.jobs, evaluation=EVALUATION)
-            for layer, result in zip(options.layers, results, strict=True):
+            for layer, result in zip(rows_of(options, name), results, strict=True):
                 scores = result["test"] | {PARAMETERS: sizes[layer]}
                 runs[name].setdefault(layer, []).append(result | {"test": scores})
         write(record_of(options, runs, guesses), options.results)
     for name in options.sets:
-        workdirs = [place_of(options, name, layer, 0) for layer in options.layers]
+        rows = rows_of(options, name)
+        workdirs = [place_of(options, name, layer, 0) for layer in rows]
         picture = options.results.with_name(f"{options.results.name}_{name}.png")
         picture_rows(workdirs, picture)
 

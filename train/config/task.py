@@ -22,8 +22,13 @@ class TaskConfig:
     attention_in_skips: bool = False
     """Segmentation: the attention layer of a stage gates what the decoder takes from
     it. Default: it sits in the encoder, and deeper stages see its result, too."""
+    decoder: Literal["sum", "concat"] = "sum"
+    """Segmentation and detection: how the decoder joins the maps of two stages. sum:
+    both have the same channels. concat: side by side, as in a U-Net, and channels
+    double with each deeper stage."""
     decoder_width: int = 32
-    """Segmentation and detection: channels of the decoder, a multiple of 8."""
+    """Segmentation and detection: channels of the decoder where it ends, a multiple of
+    8."""
     dice_weight: float = 1.0
     """Segmentation: share of the Dice loss beside the cross-entropy."""
     detection_stage: int = 2

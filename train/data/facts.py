@@ -17,6 +17,7 @@ class Facts:
       regions: what the values of masks mean; see `DatasetInfo`.
       categories: the kinds of objects; see `DatasetInfo`.
       rotated_objects: whether their rectangles may be rotated.
+      most_objects: in one image of the training and evaluation splits.
     """
 
     image_shape: tuple[int, int, int]
@@ -26,3 +27,4 @@ class Facts:
     regions: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     rotated_objects: bool = False
+    most_objects: int = 0

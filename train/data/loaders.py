@@ -135,6 +135,7 @@ class Feed:
             regions=info.regions,
             categories=info.categories,
             rotated_objects=info.rotated_objects,
+            most_objects=max(info.most_objects, test.most_objects),
         )
 
     def train_batches(

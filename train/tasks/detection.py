@@ -23,7 +23,7 @@ from train.data.objects.rows import (
     moved_objects,
     padded_objects,
 )
-from train.data.objects.views import visible_objects
+from train.data.objects.seen import visible_objects
 from train.data.sources.base import DatasetInfo, Example, UnreadableImageError
 from train.data.views import View
 from train.errors import UserError
@@ -50,6 +50,7 @@ class Detection(Task):
 
     Attributes:
       stage: the stage, counted from 1, on whose map the head lies.
+      decoder: how the head joins maps, "sum" or "concat".
       width: channels of the head.
       max_objects: room for objects in a row.
       max_detections: the most that are told of an image.
@@ -60,7 +61,8 @@ class Detection(Task):
     """
 
     stage: int = 2
-    width: int = 64
+    decoder: str = "sum"
+    width: int = 32
     max_objects: int = 64
     max_detections: int = 100
     box_loss: str = "gaussian"
@@ -78,6 +80,7 @@ class Detection(Task):
         task = config.task
         return cls(
             task.detection_stage,
+            task.decoder,
             task.decoder_width,
             task.max_objects,
             task.max_detections,
@@ -141,6 +144,7 @@ class Detection(Task):
             len(self.names(facts)),
             self.stage,
             self.width,
+            self.decoder,
             dtype=encoder.dtype,
             param_dtype=encoder.param_dtype,
         )

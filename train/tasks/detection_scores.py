@@ -26,7 +26,9 @@ def not_finite(outputs: Any, weight: jax.Array) -> jax.Array:
     return weighted_sum(weight, ~jnp.all(finite, axis=0))
 
 
-def detection_scores(rows: Mapping[str, np.ndarray], categories: int) -> DetectionScores:
+def detection_scores(
+    rows: Mapping[str, np.ndarray], categories: int
+) -> DetectionScores:
     """The scores of all images, whose rows are those of `Detection.rows`.
 
     Ignored objects are crowds, in the words of COCO: however many detections lie in

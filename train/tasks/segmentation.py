@@ -50,13 +50,15 @@ class Segmentation(Task):
     Attributes:
       by_class: objects of each class are a region of their own.
       attention_in_skips: layers gate what the decoder takes of a stage.
-      decoder_width: channels of the decoder.
+      decoder: how it joins maps, "sum" or "concat".
+      decoder_width: channels of the decoder where it ends.
       dice_weight: share of the Dice loss.
       smoothing: the probability that the target spreads over all regions.
     """
 
     by_class: bool = False
     attention_in_skips: bool = False
+    decoder: str = "sum"
     decoder_width: int = 32
     dice_weight: float = 1.0
     smoothing: float = 0.0
@@ -72,6 +74,7 @@ class Segmentation(Task):
         return cls(
             task.by_class,
             task.attention_in_skips,
+            task.decoder,
             task.decoder_width,
             task.dice_weight,
             config.optimizer.label_smoothing,
@@ -145,6 +148,7 @@ class Segmentation(Task):
         decoder = SegmentationDecoder(
             len(self.names(facts)),
             self.decoder_width,
+            self.decoder,
             dtype=encoder.dtype,
             param_dtype=encoder.param_dtype,
             **skips,

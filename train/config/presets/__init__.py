@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from train.config.presets import digits, photographs
+from train.config.presets import detection, digits, photographs
 from train.config.run import FitConfig
 from train.errors import choose
 
@@ -19,6 +19,8 @@ PRESETS: dict[str, Callable[[], FitConfig]] = {
     "digits-segment": digits.digits_segment,
     "butterflies-segment": photographs.butterflies_segment,
     "pets3-segment": photographs.pets3_segment,
+    "digits-detect": detection.digits_detect,
+    "uav-cars": detection.uav_cars,
 }
 
 

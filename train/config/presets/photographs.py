@@ -132,7 +132,7 @@ def _segmented(recipe: FitConfig, epochs: float) -> FitConfig:
         recipe,
         epochs=epochs,
         data=dataclasses.replace(recipe.data, image_size=160),
-        task=TaskConfig(name="segmentation"),
+        task=TaskConfig(name="segmentation", decoder="concat", decoder_width=16),
         model=dataclasses.replace(
             recipe.model, attention="none", attention_fill="zero"
         ),

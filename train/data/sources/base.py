@@ -56,6 +56,7 @@ class DatasetInfo:
         categories: one per kind of object; `Objects.labels` are indices into them.
             Empty where the set does not say what objects an image has.
         rotated_objects: whether the rectangles of `Example.objects` may be rotated.
+        most_objects: in one image of this split.
     """
 
     name: str
@@ -68,6 +69,7 @@ class DatasetInfo:
     regions: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     rotated_objects: bool = False
+    most_objects: int = 0
 
     @property
     def num_classes(self) -> int:

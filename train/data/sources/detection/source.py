@@ -128,6 +128,7 @@ def object_source(
         image_size=sizes.pop() if len(sizes) == 1 else None,
         categories=tuple(categories),
         rotated_objects=any(map(_is_rotated, images)),
+        most_objects=max(map(_count, images)),
     )
     return ObjectSource(info, root, tuple(chosen))
 
@@ -163,6 +164,10 @@ def _chosen(
 def _is_rotated(image: Annotated) -> bool:
     objects = image.objects
     return not isinstance(objects, str) and bool(np.any(objects.rectangles[:, 4] != 0))
+
+
+def _count(image: Annotated) -> int:
+    return 0 if isinstance(image.objects, str) else len(image.objects)
 
 
 def _check_repeated(images: Sequence[Annotated], listed_in: Path) -> None:
