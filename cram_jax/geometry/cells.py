@@ -198,8 +198,8 @@ def rectangle_to_code(
 def rectangle_from_code(code: jax.Array, cell: jax.Array, grid: CellGrid) -> Rectangle:
     """The inverse of `rectangle_to_code`, up to the name of the region.
 
-    It takes any six numbers, and its gradient is finite: that of the angle is the one
-    of a vector of length 1/4 where cosine and sine are shorter, and 0 at (0, 0).
+    It takes any six numbers, and its gradient is finite: where cosine and sine are
+    shorter than 1/4, that of the angle is the one at this length, and 0 at (0, 0).
 
     Args:
       code: `[..., 6]`.

@@ -71,27 +71,21 @@ def merge_top_down(
       width: channels of the result; a multiple of 8.
       merge: "sum" or "concat"; "concat" has no lateral convolutions.
       down_to: the shallowest stage that takes part, counted from 1.
-      attention: factory of a layer on what is taken of a stage (behind its lateral
-        convolution), before it meets the deeper map; or None.
-      attention_stages: stages that get the layer.
-      train: passed on to the attention layers.
+      attention: factory of a layer on what is taken of a stage, or None.
+      attention_stages: stages that get it.
+      train: passed on to it.
       dtype: the computation's dtype (default: that of maps and parameters).
       param_dtype: the parameters' dtype.
 
-    Returns:
-      `[..., h, w, width]` on the map of the stage `down_to`.
-
     Raises:
-      ValueError: without a map, for a wrong width or way to merge, and stages that
-        there are not.
+      ValueError: without a map, for a wrong width, merge or stage.
     """
     choose("merge", merge, MERGES)
     _check(maps, width, down_to, attention_stages if attention is not None else ())
     settings: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
     merged: Any = None
     for stage in range(len(maps), down_to - 1, -1):
-        growth = min(2 ** (stage - down_to), _LARGEST_GROWTH)
-        channels = width * growth if merge == "concat" else width
+        channels = _channels(width, merge, stage - down_to)
         conv = functools.partial(nn.Conv, channels, **settings)
         skip = maps[stage - 1]
         if merge == "sum":
@@ -99,11 +93,15 @@ def merge_top_down(
         if attention is not None and stage in attention_stages:
             skip = attention(name=f"attention{stage}", **settings)(skip, train=train)
         if merged is not None:
-            deeper = enlarge(merged, *skip.shape[-3:-1])
-            skip = _JOIN[merge](skip, deeper)
+            skip = _JOIN[merge](skip, enlarge(merged, *skip.shape[-3:-1]))
         smooth = conv((3, 3), use_bias=False, name=f"smooth{stage}")(skip)
         merged = _normalised(smooth, f"norm{stage}", **settings)
     return merged
+
+
+def _channels(width: int, merge: str, deeper: int) -> int:
+    """Channels of a stage that is so many stages deeper than the last one."""
+    return width * min(2**deeper, _LARGEST_GROWTH) if merge == "concat" else width
 
 
 def _normalised(features: jax.Array, name: str, **settings: Any) -> jax.Array:

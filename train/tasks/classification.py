@@ -22,7 +22,7 @@ from train.data.sources.base import DatasetInfo, Example, checked_label
 from train.data.views import View
 from train.errors import UserError
 from train.printing import printable
-from train.tasks.classification_scores import (
+from train.tasks.scores.classification import (
     classification_record,
     classification_sums,
     label_rank,

@@ -28,13 +28,13 @@ from train.data.sources.base import DatasetInfo, Example, UnreadableImageError
 from train.data.views import View
 from train.errors import UserError
 from train.printing import printable
-from train.tasks.detection_losses import detection_losses
 from train.tasks.detection_pictures import (
     draw_beside_truth,
     draw_objects,
     objects_in_pixels,
 )
-from train.tasks.detection_scores import detection_record, not_finite
+from train.tasks.losses.detection import detection_losses
+from train.tasks.scores.detection import detection_record, not_finite
 from train.tasks.sums import Sums
 from train.tasks.task import Batch, Caption, Loss, Task
 
@@ -56,7 +56,7 @@ class Detection(Task):
       max_detections: the most that are told of an image.
       box_loss: a name of `BOX_LOSSES`.
       box_weight: share of that loss.
-      max_iou: of two detections of a category that overlap more, one is told.
+      max_iou: overlap above which one of two detections of a category is dropped.
       shown_score: detections with less are neither drawn nor named.
     """
 

@@ -90,7 +90,7 @@ def draw_beside_truth(
 
     Args:
       picture: uint8 `[h, w, 3]`, what the network saw, enlarged.
-      found: of that image, in isotropic coordinates.
+      found: the image's detections, in isotropic coordinates.
       truth: a row of `train.data.objects`.
       least: detections with a lower score are left out.
     """

@@ -30,13 +30,13 @@ from train.data.sources.regions import OBJECT_REGIONS
 from train.data.views import View, render_mask
 from train.errors import UserError
 from train.printing import printable
-from train.tasks.segmentation_losses import region_losses
-from train.tasks.segmentation_original import regions_of_original
-from train.tasks.segmentation_scores import (
+from train.tasks.losses.segmentation import region_losses
+from train.tasks.scores.segmentation import (
     predicted_regions,
     segmentation_record,
     segmentation_sums,
 )
+from train.tasks.segmentation_original import regions_of_original
 from train.tasks.sums import Sums, weighted_sum
 from train.tasks.task import Batch, Caption, Loss, Task
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from train.tasks.classification_scores import (
+from train.tasks.scores.classification import (
     classification_record,
     classification_sums,
     label_rank,

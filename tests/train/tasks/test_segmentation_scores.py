@@ -11,8 +11,8 @@ from sklearn.metrics import f1_score, jaccard_score
 
 from tests.checks import assert_close, assert_tree_finite
 from train.data.sources.base import IGNORED
-from train.tasks.segmentation_losses import region_losses
-from train.tasks.segmentation_scores import (
+from train.tasks.losses.segmentation import region_losses
+from train.tasks.scores.segmentation import (
     outline_scores,
     predicted_regions,
     segmentation_record,
