@@ -9,6 +9,7 @@ and for each object its cell and the code of its rectangle there
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -82,12 +83,11 @@ def detection_targets(
       extents: see `cell_grid`.
       base: see `cell_grid`.
       spread: the Gaussian's standard deviations, in those of the rectangle's uniform
-        density. Those of a cell's own density are added (squared), so that needles
-        and points can be seen.
+        density; those of a cell are added (squared), so that needles can be seen.
 
     Raises:
-      ValueError: for shapes that do not belong together, labels that are no integers
-        or (where they are known) no categories, and see `cell_grid`.
+      ValueError: for shapes that do not fit, labels that are no categories (where they
+        are known), and see `cell_grid`.
     """
     check_count("num_categories", num_categories)
     check_number("spread", spread, lambda v: v > 0, "be positive")
@@ -95,32 +95,44 @@ def detection_targets(
     labels = jnp.asarray(labels)
     hidden = jnp.zeros(labels.shape, bool) if ignored is None else jnp.asarray(ignored)
     _check(array, labels, hidden, num_categories)
-    labels = labels.astype(jnp.int32)
     grid = cell_grid(height, width, extents=extents, base=base)
-
-    def of_image(array, labels, hidden):
-        there = (labels >= 0) & (labels < num_categories)
-        neutral = jnp.array([0, 0, 0.5, 0.5, 0], array.dtype)
-        rectangle = Rectangle.from_array(jnp.where(there[:, None], array, neutral))
-        rectangle = longer_side_first(rectangle)
-        cell, inside = grid.cell_of(rectangle)
-        target = there & ~hidden.astype(bool) & inside
-        unsaid = there & ~target
-        layers = num_categories, height, width
-        gaussians = _gaussians(rectangle, cell, grid, spread)
-        heat = _largest_of_category(gaussians, labels, target, layers)
-        insides = _insides(rectangle, grid).astype(array.dtype)
-        covered = _largest_of_category(insides, labels, unsaid, layers)
-        counted = (covered == 0) | (heat == 1)
-        owner = _smallest_in_cell(rectangle, cell, target, height * width)
-        boxes = rectangle_to_code(rectangle, cell, grid)
-        return heat, counted, cell, owner, boxes, rectangle.as_array()
-
+    settings = {"num_categories": num_categories, "grid": grid, "spread": spread}
+    of_image = functools.partial(_of_image, **settings)
     results = "(h,w,k),(h,w,k),(m),(m),(m,c),(m,p)"
     vectorized = jnp.vectorize(of_image, signature=f"(m,p),(m),(m)->{results}")
-    heat, counted, cell, owner, boxes, final = vectorized(array, labels, hidden)
+    heat, counted, cell, owner, boxes, final = vectorized(
+        array, labels.astype(jnp.int32), hidden
+    )
     rectangle = Rectangle.from_array(final)
     return DetectionTargets(heat, counted, cell, owner, boxes, rectangle)
+
+
+def _of_image(
+    array: jax.Array,
+    labels: jax.Array,
+    hidden: jax.Array,
+    *,
+    num_categories: int,
+    grid: CellGrid,
+    spread: float,
+) -> tuple[jax.Array, ...]:
+    """The targets of one image, whose objects are `[M, 5]` and `[M]`."""
+    there = (labels >= 0) & (labels < num_categories)
+    neutral = jnp.array([0, 0, 0.5, 0.5, 0], array.dtype)
+    rectangle = Rectangle.from_array(jnp.where(there[:, None], array, neutral))
+    rectangle = longer_side_first(rectangle)
+    cell, inside = grid.cell_of(rectangle)
+    target = there & ~hidden.astype(bool) & inside
+    unsaid = there & ~target
+    layers = num_categories, grid.height, grid.width
+    gaussians = _gaussians(rectangle, cell, grid, spread)
+    heat = _largest_of_category(gaussians, labels, target, layers)
+    insides = _insides(rectangle, grid).astype(array.dtype)
+    covered = _largest_of_category(insides, labels, unsaid, layers)
+    counted = (covered == 0) | (heat == 1)
+    owner = _smallest_in_cell(rectangle, cell, target, grid.height * grid.width)
+    boxes = rectangle_to_code(rectangle, cell, grid)
+    return heat, counted, cell, owner, boxes, rectangle.as_array()
 
 
 def _check(array: jax.Array, labels: jax.Array, hidden: jax.Array, count: int) -> None:

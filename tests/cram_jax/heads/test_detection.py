@@ -79,7 +79,7 @@ def test_it_starts_from_the_prior_and_boxes_that_are_not_turned(seen):
 def test_attention_stays_in_the_encoder(seen):
     evidence = layer_evidence(seen[1]["intermediates"])
     assert set(evidence) == {"backbone/attention2"}
-    assert evidence["backbone/attention2"]["mask"].shape == (2, 5, 7)
+    assert evidence["backbone/attention2"]["mask"].shape == (2, 4, 6)
 
 
 def test_gradients_reach_every_parameter_and_are_finite(small):
