@@ -89,20 +89,18 @@ def detection_targets(
       ValueError: for shapes that do not fit, labels that are no categories (where they
         are known), and see `cell_grid`.
     """
-    check_count("num_categories", num_categories)
     check_number("spread", spread, lambda v: v > 0, "be positive")
     array = check_five(at_least_float32(rectangles))
     labels = jnp.asarray(labels)
     hidden = jnp.zeros(labels.shape, bool) if ignored is None else jnp.asarray(ignored)
     _check(array, labels, hidden, num_categories)
+    labels = labels.astype(jnp.int32)
     grid = cell_grid(height, width, extents=extents, base=base)
     settings = {"num_categories": num_categories, "grid": grid, "spread": spread}
     of_image = functools.partial(_of_image, **settings)
     results = "(h,w,k),(h,w,k),(m),(m),(m,c),(m,p)"
     vectorized = jnp.vectorize(of_image, signature=f"(m,p),(m),(m)->{results}")
-    heat, counted, cell, owner, boxes, final = vectorized(
-        array, labels.astype(jnp.int32), hidden
-    )
+    heat, counted, cell, owner, boxes, final = vectorized(array, labels, hidden)
     rectangle = Rectangle.from_array(final)
     return DetectionTargets(heat, counted, cell, owner, boxes, rectangle)
 
@@ -136,6 +134,7 @@ def _of_image(
 
 
 def _check(array: jax.Array, labels: jax.Array, hidden: jax.Array, count: int) -> None:
+    check_count("num_categories", count)
     if not array.shape[:-1] == labels.shape == hidden.shape or labels.ndim == 0:
         raise ValueError(
             "Rectangles [..., M, 5] go with labels and ignored of [..., M]; got shapes"
