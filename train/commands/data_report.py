@@ -15,7 +15,6 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from train.commands.object_pictures import ObjectPictures
 from train.commands.options import DataReportConfig
 from train.config.data import DataConfig
 from train.config.places import FOLDER, expanded
@@ -30,11 +29,12 @@ from train.printing import printable, say
 from train.run import layout
 from train.run.outputs import Outputs
 from train.tasks.classification import Classification
+from train.tasks.detection import Detection
 from train.tasks.registry import make_task
 from train.tasks.task import Task
 
-_Task = Task | ObjectPictures
 _SHOWN_CLASSES, _SHOWN_NAMES = 40, 5
+_MOST_OBJECTS = 256  # that are drawn on an image
 
 
 def data_report(options: DataReportConfig) -> int:
@@ -79,11 +79,11 @@ def _data_of(options: DataReportConfig) -> DataConfig:
     return dataclasses.replace(options.data, name=name, on_bad_image="skip")
 
 
-def _task(info: DatasetInfo, options: DataReportConfig, data: DataConfig) -> _Task:
-    """The task that is asked for; no task where objects would be asked for a class."""
+def _task(info: DatasetInfo, options: DataReportConfig, data: DataConfig) -> Task:
+    """The task that is asked for; detection where images have objects and no class."""
     task = make_task(FitConfig(task=options.task, data=data))
     no_class = isinstance(task, Classification) and not info.class_names
-    return ObjectPictures() if no_class else task
+    return Detection(max_objects=_MOST_OBJECTS) if no_class else task
 
 
 def _open_splits(data: DataConfig) -> tuple[dict[str, Source], list[str]]:
@@ -184,7 +184,7 @@ def _write_pictures(
     sources: Mapping[str, Source],
     surveys: Mapping[str, Survey],
     data: DataConfig,
-    task: _Task,
+    task: Task,
     options: DataReportConfig,
 ) -> None:
     """A batch as a step sees it, and as many images as an evaluation sees them."""

@@ -13,7 +13,8 @@ from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.heads.detections import Detections
 from train.data.views import View, pixel_to_isotropic, rectangle_to_source
 
-_TRUTH_COLOR = "#ffffff"
+Color = str | tuple[int, int, int]
+_TRUTH_COLOR, _IGNORED_COLOR = "#ffffff", "#808080"
 
 
 def objects_in_pixels(
@@ -68,7 +69,7 @@ def draw_objects(
     return draw_rectangles(
         picture,
         Rectangle.from_array(rectangles),
-        color=[PALETTE[each["label"] % len(PALETTE)] for each in objects],
+        color=[_color(each["label"]) for each in objects],
         labels=[_label(each) for each in objects],
     )
 
@@ -86,25 +87,41 @@ def draw_beside_truth(
     *,
     least: float,
 ) -> np.ndarray:
-    """True objects in white; those found, if any, in the colours of categories.
+    """True objects, and those found in the colours of their categories.
 
     Args:
       picture: uint8 `[h, w, 3]`, what the network saw, enlarged.
-      found: the image's detections, in isotropic coordinates.
+      found: the image's detections, in isotropic coordinates; then the truth is white.
+        None where there is no network.
       truth: a row of `train.data.objects`.
       least: detections with a lower score are left out.
     """
-    there = np.asarray(truth["object_labels"]) >= 0
-    if there.any():
-        true = Rectangle.from_array(np.asarray(truth["objects"])[there])
-        picture = draw_rectangles(picture, true, color=_TRUTH_COLOR, width=1.5)
-    told = np.zeros(0, bool) if found is None else np.asarray(found.score) >= least
-    if found is None or not told.any():
+    labels = np.asarray(truth["object_labels"])
+    there = labels >= 0
+    colors: list[Color] = [_TRUTH_COLOR] * int(there.sum())
+    if found is None:
+        passed_over = np.asarray(truth["object_ignored"])[there]
+        colors = [
+            _IGNORED_COLOR if ignored else _color(label)
+            for label, ignored in zip(labels[there], passed_over, strict=True)
+        ]
+    picture = _outlined(picture, np.asarray(truth["objects"])[there], colors, 1.5)
+    if found is None:
         return picture
+    told = np.asarray(found.score) >= least
     rectangles = np.asarray(found.rectangle.as_array(), np.float32)[told]
-    labels = np.asarray(found.label)[told]
-    return draw_rectangles(
-        picture,
-        Rectangle.from_array(rectangles),
-        color=[PALETTE[label % len(PALETTE)] for label in labels],
-    )
+    colors = [_color(label) for label in np.asarray(found.label)[told]]
+    return _outlined(picture, rectangles, colors, 2.0)
+
+
+def _color(label: int) -> Color:
+    return PALETTE[int(label) % len(PALETTE)]
+
+
+def _outlined(
+    picture: np.ndarray, rectangles: np.ndarray, colors: list[Color], width: float
+) -> np.ndarray:
+    if not colors:
+        return picture
+    found = Rectangle.from_array(rectangles)
+    return draw_rectangles(picture, found, color=colors, width=width)

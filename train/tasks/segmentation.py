@@ -130,16 +130,15 @@ class Segmentation(Task):
         """The regions of what is seen of either image; see `Task.mixed`."""
         if mixture.boxes is None:
             raise UserError(
-                "The task 'segmentation' has one region for each pixel, but data.mixup"
-                " shows two images in each; use data.cutmix in its place."
+                "A pixel has one region, but data.mixup shows two images in each; use"
+                " data.cutmix in its place."
             )
         own, other = truth["regions"], others["regions"]
         return {"regions": np.where(mixture.patches(own.shape[1:]), other, own)}
 
     def network(self, make_backbone: Callable[..., nn.Module], facts: Facts) -> Any:
         """The backbone's maps, and the decoder on them."""
-        # The classifier that these outputs would be for is never asked.
-        encoder: Any = make_backbone(1)
+        encoder: Any = make_backbone(1)  # Its classifier is never asked.
         skips: dict[str, Any] = {}
         if self.attention_in_skips:
             names = ("attention", "attention_stages")

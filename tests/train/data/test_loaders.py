@@ -7,11 +7,11 @@ import pytest
 
 from tests.tiny_runs import CLASSES, tiny_config, write_images
 from tests.train.data.sources.detection.made_up import CATEGORIES, write_rotated
-from train.commands.object_pictures import ObjectPictures
 from train.config.data import DataConfig
 from train.data.loaders import Feed
 from train.errors import UserError
 from train.tasks.classification import Classification
+from train.tasks.detection import Detection
 
 
 def feed_of(folder, **changes):
@@ -84,7 +84,7 @@ def test_what_is_held_out_does_not_depend_on_the_seed(folder, seed):
 def objects_feed(root, facts=None):
     data = DataConfig(name=f"rotated:{root}", image_size=16)
     config = dataclasses.replace(tiny_config(), data=data)
-    return Feed(config, ObjectPictures(), facts)
+    return Feed(config, Detection(), facts)
 
 
 def test_the_network_knows_the_categories_of_objects(tmp_path):

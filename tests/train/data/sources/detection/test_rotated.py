@@ -16,13 +16,13 @@ from tests.train.data.sources.detection.made_up import (
     write_rotated,
 )
 from tests.train.data.sources.opened import opened
-from train.commands.object_pictures import ObjectPictures
 from train.config.data import DataConfig
 from train.data.pipeline import eval_batches, load_source, train_batches
 from train.data.sources import NoSplitError, UnreadableImageError
 from train.data.sources.base import WrongLabelError
 from train.data.sources.holding_out import HELD_OUT
 from train.tasks.classification import Classification
+from train.tasks.detection import Detection
 
 
 def boxes_of(values, image):
@@ -247,7 +247,7 @@ def test_images_are_held_out_by_their_names(tmp_path):
 def test_rows_hold_the_objects_in_memory_and_not(tmp_path):
     root = write_rotated(tmp_path)
     config = DataConfig(f"rotated:{root}", image_size=10, flip=True)
-    task = ObjectPictures()
+    task = Detection()
     source = load_source(config, "train")
     assert [each.objects is not None for each in source] == [True] * 7  # pyright: ignore
     unloaded = load_source(dataclasses.replace(config, memory_limit_mb=0), "train")
@@ -272,9 +272,7 @@ def test_crops_keep_the_aspect_of_rotated_objects(tmp_path):
     root = write_rotated(tmp_path)
     config = DataConfig(f"rotated:{root}", crop_aspect=(0.8, 1.2))
     with pytest.raises(ValueError, match=r"crop_aspect must be \(1, 1\) for rotated:"):
-        train_batches(
-            load_source(config, "train"), config, 2, task=ObjectPictures(), seed=0
-        )
+        train_batches(load_source(config, "train"), config, 2, task=Detection(), seed=0)
 
 
 def test_classification_is_refused_with_the_task_to_take(tmp_path):
