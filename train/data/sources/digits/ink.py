@@ -112,8 +112,8 @@ def digit_pose(
 
     Args:
         rng: drawn from, four times.
-        box: of the digit's ink.
-        side: of the canvas in pixels.
+        box: the ink's.
+        side: the canvas's, in pixels.
         heights: least and greatest height of the box in pixels.
     """
     xmin, ymin, xmax, ymax = box
@@ -197,7 +197,7 @@ def isotropic_rectangle(box: Box, pose: Pose, side: int) -> np.ndarray:
     Args:
         box: in source pixels.
         pose: on a square canvas.
-        side: of the canvas in pixels.
+        side: the canvas's, in pixels.
     """
     xmin, ymin, xmax, ymax = box
     u, v = (xmin + xmax) / 2, (ymin + ymax) / 2
