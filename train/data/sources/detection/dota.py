@@ -60,8 +60,8 @@ def open_dota(
 
     Args:
         config: names the folder, and says what is held out.
-        split: "train", "test" (also finds val, where test has no text files), the name
-            that another folder has, or `HELD_OUT`.
+        split: "train", "test" (also finds val, where test has no text files), another
+            folder's name, or `HELD_OUT`.
         max_examples: keep this many images, chosen by a hash of their paths.
 
     Raises:

@@ -112,7 +112,7 @@ def digit_pose(
 
     Args:
         rng: drawn from, four times.
-        box: the box of the digit's ink.
+        box: the ink's.
         side: the canvas's, in pixels.
         heights: least and greatest height of the box in pixels.
     """

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.train.data.sources.opened import opened
+from train.data.sources.detection.source import ObjectSource
+
 CATEGORIES = ("car", "person", "tree")
 WIDTH, HEIGHT = 30, 20
 
@@ -53,3 +56,12 @@ def write_rotated(
             change(values)
         (root / f"{split}.json").write_text(json.dumps(values))
     return root
+
+
+def opened_objects(
+    name: str, split: str, *, max_examples: int | None = None, **options: Any
+) -> ObjectSource:
+    """One split of a set with objects; `options` are fields of `DataConfig`."""
+    source = opened(name, split, max_examples=max_examples, **options)
+    assert isinstance(source, ObjectSource)
+    return source

@@ -6,8 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from tests.train.data.sources.detection.made_up import HEIGHT, WIDTH, write_image
-from tests.train.data.sources.opened import opened
+from tests.train.data.sources.detection.made_up import (
+    HEIGHT,
+    WIDTH,
+    opened_objects,
+    write_image,
+)
 from train.data.sources import NoSplitError, UnreadableImageError
 from train.data.sources.holding_out import HELD_OUT
 
@@ -70,7 +74,7 @@ def write(root, file="train.json", folder="images", change=None):
 
 @pytest.mark.parametrize(("file", "folder"), PLACES.values(), ids=PLACES)
 def test_boxes_are_read_wherever_the_files_lie(tmp_path, file, folder):
-    source = opened(write(tmp_path, file, folder), "train")
+    source = opened_objects(write(tmp_path, file, folder), "train")
     assert source.info.categories == ("car", "cat", "kite")  # by their ids
     assert not source.info.rotated_objects
     assert source.info.image_size == (HEIGHT, WIDTH)
@@ -97,19 +101,19 @@ def test_a_split_is_named_where_two_may_be_meant(tmp_path):
     write(tmp_path, "annotations/instances_train2014.json", "train2014")
     name = write(tmp_path, "annotations/instances_train2017.json", "train2017")
     with pytest.raises(ValueError, match=r"2 files .* as in train2014\."):
-        opened(name, "train")
-    source = opened(name, "train2017")
+        opened_objects(name, "train")
+    source = opened_objects(name, "train2017")
     assert all(path.startswith("train2017/") for path in source.paths)
     with pytest.raises(NoSplitError, match=r"expected annotations/instances_test\*"):
-        opened(name, "test")
+        opened_objects(name, "test")
     write(tmp_path, "annotations/instances_val2017.json", "val2017")
-    assert opened(name, "test").paths[0].startswith("val2017/")
+    assert opened_objects(name, "test").paths[0].startswith("val2017/")
 
 
 def test_images_are_held_out(tmp_path):
     name = write(tmp_path)
-    stay = opened(name, "train", validation=0.3)
-    held = opened(name, HELD_OUT, validation=0.3)
+    stay = opened_objects(name, "train", validation=0.3)
+    held = opened_objects(name, HELD_OUT, validation=0.3)
     assert len(stay) == 2
     assert sorted([*stay.paths, *held.paths]) == [
         "images/a.png",
@@ -147,9 +151,9 @@ def test_a_wrong_annotation_is_named_and_its_image_can_be_passed_over(
 ):
     name = write(tmp_path, change=change)
     with pytest.raises(ValueError, match=said) as raised:
-        opened(name, "train")
+        opened_objects(name, "train")
     assert "annotations[2] (images/a.png) of " in str(raised.value)
-    source = opened(name, "train", on_bad_image="skip")
+    source = opened_objects(name, "train", on_bad_image="skip")
     with pytest.raises(UnreadableImageError, match=said):
         source[source.paths.index("images/a.png")]
     assert len(source[source.paths.index("images/b.png")].objects or ()) == 1
@@ -194,11 +198,11 @@ OF_THE_FILE = {
 def test_a_wrong_file_is_one_sentence(tmp_path, change, said):
     name = write(tmp_path, change=change)
     with pytest.raises(ValueError, match=said) as raised:
-        opened(name, "train", on_bad_image="skip")
+        opened_objects(name, "train", on_bad_image="skip")
     assert "\n" not in str(raised.value)
 
 
 def test_missing_images_are_looked_for_where_they_should_be(tmp_path):
     name = write(tmp_path, folder="elsewhere")
     with pytest.raises(ValueError, match=re.escape(f"3 of the 3 images in {tmp_path}")):
-        opened(name, "train")
+        opened_objects(name, "train")

@@ -6,8 +6,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.train.data.sources.detection.made_up import write_image
-from tests.train.data.sources.opened import opened
+from tests.train.data.sources.detection.made_up import opened_objects, write_image
 from train.data.sources import NoSplitError, UnreadableImageError
 from train.data.sources.detection.corners import smallest_rectangles
 from train.data.sources.holding_out import HELD_OUT
@@ -38,7 +37,7 @@ def objects_of(source, name):
 
 
 def test_corners_become_rectangles_and_what_is_difficult_is_ignored(tmp_path):
-    source = opened(write(tmp_path), "train")
+    source = opened_objects(write(tmp_path), "train")
     assert source.info.categories == ("plane", "ship", "small-vehicle")
     assert source.info.rotated_objects
     assert source.paths == tuple(f"train/images/{name}.png" for name in TEXTS)
@@ -61,25 +60,25 @@ def test_categories_are_those_of_the_training_images(tmp_path):
     write(tmp_path, {"Q1": TEXTS["P4"]}, "val", "annfiles")
     # Its official test images have no text files.
     write_image(tmp_path / "test" / "images" / "R1.png")
-    source = opened(name, "test")
+    source = opened_objects(name, "test")
     assert source.paths == ("val/images/Q1.png",)
     assert source.info.categories == ("plane", "ship", "small-vehicle")
     assert objects_of(source, "Q1").labels.tolist() == [1]
-    held = opened(name, HELD_OUT, validation=0.25)
+    held = opened_objects(name, HELD_OUT, validation=0.25)
     assert len(held) == 1
     assert held.info.categories == source.info.categories
     (tmp_path / "val" / "annfiles" / "Q1.txt").write_text("1 1 5 1 5 5 1 5 shipp 0")
     with pytest.raises(
         ValueError, match=r"'shipp', and the set has plane, ship,.*'ship'"
     ):
-        opened(name, "test")
+        opened_objects(name, "test")
     with pytest.raises(NoSplitError, match=r"no split 'extra': expected .*extra/label"):
-        opened(name, "extra")
+        opened_objects(name, "extra")
 
 
 def test_a_set_without_training_images_can_be_evaluated(tmp_path):
     name = write(tmp_path, {"Q1": TEXTS["P4"]}, "val")
-    assert opened(name, "test").info.categories == ("ship",)
+    assert opened_objects(name, "test").info.categories == ("ship",)
 
 
 LINES = {
@@ -98,10 +97,10 @@ LINES = {
 def test_a_wrong_line_is_named_and_its_image_can_be_passed_over(tmp_path, line, said):
     name = write(tmp_path, TEXTS | {"P1": f"gsd:1\n{ROTATED}\n{line}\n"})
     with pytest.raises(ValueError, match=said) as raised:
-        opened(name, "train")
+        opened_objects(name, "train")
     assert "Line 3 of " in str(raised.value)
     assert "P1.txt" in str(raised.value)
-    source = opened(name, "train", on_bad_image="skip")
+    source = opened_objects(name, "train", on_bad_image="skip")
     with pytest.raises(UnreadableImageError, match=said):
         objects_of(source, "P1")
     assert len(objects_of(source, "P3")) == 1
@@ -115,27 +114,27 @@ def test_images_and_text_files_belong_together(tmp_path):
     )
     moved = image.rename(tmp_path / "P3.png")
     with pytest.raises(ValueError, match=r"1 of the 4 images .* first .*images/P3.png"):
-        opened(name, "train")
-    assert len(opened(name, "train", on_bad_image="skip")) == 4
+        opened_objects(name, "train")
+    assert len(opened_objects(name, "train", on_bad_image="skip")) == 4
     moved.rename(image)
     image.with_suffix(".jpg").write_bytes(image.read_bytes())
     with pytest.raises(ValueError, match=r"two images of one name, P3.jpg and P3.png"):
-        opened(name, "train")
+        opened_objects(name, "train")
     image.with_suffix(".jpg").unlink()
     text.unlink()
     with pytest.raises(ValueError, match=r"has no .*P3.txt \(1 of 4 .* an empty file"):
-        opened(name, "train")
+        opened_objects(name, "train")
     text.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match=r"P3.txt must be UTF-8 text"):
-        opened(name, "train")
+        opened_objects(name, "train")
     text.write_text("")
     image.write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"P3.png is no image that can be read"):
-        opened(name, "train")
+        opened_objects(name, "train")
     for each in (tmp_path / "train" / "labelTxt").iterdir():
         each.write_text("")
     with pytest.raises(ValueError, match="names no category"):
-        opened(name, "train")
+        opened_objects(name, "train")
 
 
 def outlined(rectangle):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from tests.train.data.sources.detection.made_up import (
     CATEGORIES,
     HEIGHT,
     WIDTH,
+    opened_objects,
     rotated_values,
     write_image,
     write_rotated,
 )
-from tests.train.data.sources.opened import opened
 from train.config.data import DataConfig
 from train.data.pipeline import eval_batches, load_source, train_batches
 from train.data.sources import NoSplitError, UnreadableImageError
@@ -30,7 +31,7 @@ def boxes_of(values, image):
 
 
 def test_images_come_with_their_objects(tmp_path):
-    source = opened(f"rotated:{write_rotated(tmp_path)}", "train")
+    source = opened_objects(f"rotated:{write_rotated(tmp_path)}", "train")
     info = source.info
     assert info.categories == CATEGORIES
     assert (info.class_names, info.truth, info.channels) == ((), "none", 3)
@@ -64,7 +65,7 @@ def test_an_upright_box_ends_at_the_edge_of_its_image(tmp_path):
         ]
 
     root = write_rotated(tmp_path, change)
-    objects = opened(f"rotated:{root}", "train")[0].objects
+    objects = opened_objects(f"rotated:{root}", "train")[0].objects
     assert objects is not None
     np.testing.assert_allclose(
         objects.rectangles,
@@ -110,12 +111,12 @@ def test_a_wrong_object_is_named_and_its_image_can_be_passed_over(
 ):
     name = f"rotated:{write_rotated(tmp_path, change)}"
     with pytest.raises(ValueError, match=said) as raised:
-        opened(name, "train")
+        opened_objects(name, "train")
     sentence = str(raised.value)
     assert "of train/2.png in " in sentence
     assert "--data.on-bad-image skip goes on without its image" in sentence
     assert "\n" not in sentence
-    source = opened(name, "train", on_bad_image="skip")
+    source = opened_objects(name, "train", on_bad_image="skip")
     assert len(source) == 7
     with pytest.raises(UnreadableImageError, match=said):
         source[2]
@@ -158,7 +159,7 @@ def test_a_wrong_file_is_one_sentence_whatever_is_passed_over(tmp_path, change, 
     name = f"rotated:{write_rotated(tmp_path, change)}"
     for on_bad_image in ("raise", "skip"):
         with pytest.raises(ValueError, match=said) as raised:
-            opened(name, "train", on_bad_image=on_bad_image)
+            opened_objects(name, "train", on_bad_image=on_bad_image)
         assert str(tmp_path) in str(raised.value)
         assert "\n" not in str(raised.value)
 
@@ -179,7 +180,7 @@ def test_a_file_that_is_no_json_says_where_it_stops_being_one(tmp_path, content,
     root = write_rotated(tmp_path)
     (root / "train.json").write_bytes(content)
     with pytest.raises(ValueError, match=f"train.json {said}"):
-        opened(f"rotated:{root}", "train")
+        opened_objects(f"rotated:{root}", "train")
 
 
 def test_a_missing_image_is_named(tmp_path):
@@ -190,8 +191,8 @@ def test_a_missing_image_is_named(tmp_path):
     with pytest.raises(
         ValueError, match=r"2 of the 7 images in .* first .*/train/2.pn"
     ):
-        opened(name, "train")
-    source = opened(name, "train", on_bad_image="skip")
+        opened_objects(name, "train")
+    source = opened_objects(name, "train", on_bad_image="skip")
     with pytest.raises(UnreadableImageError, match=r"train/5.png does not exist"):
         source[5]
 
@@ -199,22 +200,22 @@ def test_a_missing_image_is_named(tmp_path):
 def test_an_image_of_another_size_than_its_file_says_is_refused(tmp_path):
     root = write_rotated(tmp_path)
     write_image(root / "train" / "3.png", size=(HEIGHT, WIDTH))
-    source = opened(f"rotated:{root}", "train")
+    source = opened_objects(f"rotated:{root}", "train")
     with pytest.raises(UnreadableImageError, match=r"has 20 x 30 .* says 30 x 20, so"):
         source[3]
 
 
 def test_splits_are_files_and_test_may_be_called_val(tmp_path):
     root = write_rotated(tmp_path / "a", test_name="val")
-    assert len(opened(f"rotated:{root}", "test")) == 4
-    assert len(opened(f"rotated:{root}", "val")) == 4
+    assert len(opened_objects(f"rotated:{root}", "test")) == 4
+    assert len(opened_objects(f"rotated:{root}", "val")) == 4
     (root / "val.json").unlink()
     with pytest.raises(NoSplitError, match=r"no split 'test': expected test.json\. T"):
-        opened(f"rotated:{root}", "test")
+        opened_objects(f"rotated:{root}", "test")
     with pytest.raises(ValueError, match=r"folder .*/b of rotated:.* does not exist"):
-        opened(f"rotated:{tmp_path / 'b'}", "train")
+        opened_objects(f"rotated:{tmp_path / 'b'}", "train")
     with pytest.raises(ValueError, match="is a file; name the folder it lies in"):
-        opened(f"rotated:{root / 'train.json'}", "train")
+        opened_objects(f"rotated:{root / 'train.json'}", "train")
 
 
 def names(source):
@@ -223,9 +224,10 @@ def names(source):
 
 def test_images_are_held_out_by_their_names(tmp_path):
     write_rotated(tmp_path, train=20)
-    name, options = f"rotated:{tmp_path}", {"validation": 0.25}
-    stay = opened(name, "train", **options)
-    held = opened(name, HELD_OUT, **options)
+    name = f"rotated:{tmp_path}"
+    options: dict[str, Any] = {"validation": 0.25}
+    stay = opened_objects(name, "train", **options)
+    held = opened_objects(name, HELD_OUT, **options)
     assert (len(stay), len(held)) == (15, 5)
     assert not names(stay) & names(held)
     assert len(names(stay) | names(held)) == 20
@@ -237,9 +239,9 @@ def test_images_are_held_out_by_their_names(tmp_path):
     values["images"].reverse()
     values["images"][0]["boxes"] = []
     file.write_text(json.dumps(values))
-    assert names(opened(name, HELD_OUT, **options)) == names(held)
-    assert len(opened(name, "test", **options)) == 4
-    few = opened(name, "train", max_examples=6, **options)
+    assert names(opened_objects(name, HELD_OUT, **options)) == names(held)
+    assert len(opened_objects(name, "test", **options)) == 4
+    few = opened_objects(name, "train", max_examples=6, **options)
     assert names(few) < names(stay)
     assert len(few) == few.info.num_examples == 6
 
@@ -276,7 +278,7 @@ def test_crops_keep_the_aspect_of_rotated_objects(tmp_path):
 
 
 def test_classification_is_refused_with_the_task_to_take(tmp_path):
-    source = opened(f"rotated:{write_rotated(tmp_path)}", "train")
+    source = opened_objects(f"rotated:{write_rotated(tmp_path)}", "train")
     with pytest.raises(
         WrongLabelError, match=r"has objects, each .* detection to find"
     ):
