@@ -1,39 +1,22 @@
 """A vector of logits per pixel of the image, from the maps of all stages (ours).
 
-A light top-down decoder in the manner of feature pyramids (Lin et al. 2017, section 3):
-each map goes through a 1x1 convolution (*lateral*), the deeper one is enlarged to its
-size and added, and a 3x3 convolution smooths the sum.
+A light top-down decoder (`cram_jax.heads.top_down`) down to the first, largest map, and
+a 1x1 convolution to logits.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from cram_jax.checks import check_count
+from cram_jax.heads.top_down import AttentionFactory, enlarge, merge_top_down
 from cram_jax.numerics import Dtype, at_least_float32
 
-__all__ = ["SegmentationDecoder", "Segmenter", "enlarge"]
-
-AttentionFactory = Callable[..., nn.Module]
-_GROUPS = 8
-
-
-def enlarge(features: jax.Array, height: int, width: int) -> jax.Array:
-    """Bilinear `[..., h, w, C] -> [..., height, width, C]`."""
-    shape = (*features.shape[:-3], height, width, features.shape[-1])
-    return features if shape == features.shape else _resized(features, shape)
-
-
-def _resized(features: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    # A half float's weights would lose the place between two pixels.
-    wide = jax.image.resize(at_least_float32(features), shape, "bilinear")
-    return wide.astype(features.dtype)
+__all__ = ["SegmentationDecoder", "Segmenter"]
 
 
 class SegmentationDecoder(nn.Module):
@@ -41,9 +24,7 @@ class SegmentationDecoder(nn.Module):
 
     The logits lie on the first, largest map; `Segmenter` enlarges them to the image.
 
-    The normalisation is GroupNorm (Wu and He 2018): it sees one image at a time, so
-    that neither the batch nor the number of devices matters. The logits are float32,
-    whatever the dtype of the maps.
+    The logits are float32, whatever the dtype of the maps.
 
     Attributes:
       num_classes: number of logits of each pixel.
@@ -74,45 +55,20 @@ class SegmentationDecoder(nn.Module):
           ValueError: without a map, for a width that is no multiple of 8, and for
             attention stages that there are not.
         """
-        self._check(maps)
-        settings: dict[str, Any] = {
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-        }
-        conv = functools.partial(nn.Conv, self.width, **settings)
-        merged: Any = None
-        for stage in range(len(maps), 0, -1):
-            skip = conv((1, 1), name=f"lateral{stage}")(maps[stage - 1])
-            if self.attention is not None and stage in self.attention_stages:
-                layer = self.attention(name=f"attention{stage}", **settings)
-                skip = layer(skip, train=train)
-            if merged is not None:
-                skip = skip + enlarge(merged, *skip.shape[-3:-1])
-            smooth = conv((3, 3), use_bias=False, name=f"smooth{stage}")(skip)
-            norm = nn.GroupNorm(_GROUPS, name=f"norm{stage}", **settings)
-            # GroupNorm takes every axis but the first for the image's.
-            batch = smooth.reshape(-1, *smooth.shape[-3:])
-            merged = nn.relu(norm(batch)).reshape(smooth.shape)
+        check_count("num_classes", self.num_classes)
+        merged = merge_top_down(
+            maps,
+            width=self.width,
+            attention=self.attention,
+            attention_stages=self.attention_stages,
+            train=train,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
         # A softmax over half floats loses the small probabilities.
         wide = at_least_float32(merged)
-        settings["dtype"] = wide.dtype
+        settings = {"dtype": wide.dtype, "param_dtype": self.param_dtype}
         return nn.Conv(self.num_classes, (1, 1), name="logits", **settings)(wide)
-
-    def _check(self, maps: Sequence[jax.Array]) -> None:
-        check_count("num_classes", self.num_classes)
-        if not maps:
-            raise ValueError("A decoder needs the map of one stage at least, got none.")
-        if self.width < _GROUPS or self.width % _GROUPS:
-            raise ValueError(
-                f"width must be a multiple of {_GROUPS}, the groups of GroupNorm;"
-                f" got {self.width}."
-            )
-        unknown = [n for n in self.attention_stages if not 1 <= n <= len(maps)]
-        if self.attention is not None and unknown:
-            raise ValueError(
-                f"attention_stages must be in 1 to {len(maps)}, the maps there are;"
-                f" got {self.attention_stages}."
-            )
 
 
 class Segmenter(nn.Module):

@@ -13,7 +13,8 @@ from cram_jax.attention.positionwise import PositionwiseAttention
 from cram_jax.attention.rectangular import RectangularAttention
 from cram_jax.backbones import ConvNet, backbone
 from cram_jax.backbones.alignment import evidence_on_image
-from cram_jax.heads.segmentation import SegmentationDecoder, Segmenter, enlarge
+from cram_jax.heads.segmentation import SegmentationDecoder, Segmenter
+from cram_jax.heads.top_down import enlarge
 from tests.checks import assert_close, assert_tree_finite
 from tests.cram_jax.backbones.test_wrapped_weights import FAMILIES
 
