@@ -1,4 +1,5 @@
 """Modules from the maps of a backbone to an output.
 
-Files, each built on those before it: classifier, segmentation.
+Files, each built on those before it: classifier, top_down, segmentation,
+detection_targets, detections, detection.
 """
