@@ -1,10 +1,12 @@
 """Pure losses on what attention layers show: how much they let through, and what not.
 
+Those on what a detector tells are here as well (`boxes`, `heat_maps`).
+
 Every loss is per example, or a sum and a weight. The mean of the whole batch is the sum
 over the weight, whoever adds them up: one device or many, all at once or in parts.
 
 Files, each built on those before it: alignment, relative_distances, equivariance,
-equivariance_scores, budget, prices, second_pass, outside.
+equivariance_scores, budget, prices, second_pass, outside, boxes, heat_maps.
 """
 
 from cram_jax.losses.budget import (
