@@ -199,7 +199,7 @@ def rectangle_from_code(code: jax.Array, cell: jax.Array, grid: CellGrid) -> Rec
     """The inverse of `rectangle_to_code`, up to the name of the region.
 
     It takes any six numbers, and its gradient is finite: where cosine and sine are
-    shorter than 1/4, that of the angle is the one at this length, and 0 at (0, 0).
+    shorter than 1/4, that of the angle does not grow further, and it is 0 at (0, 0).
 
     Args:
       code: `[..., 6]`.

@@ -4,6 +4,10 @@ In the manner of CenterNet (Zhou et al. 2019, arXiv 1904.07850), rotated (ours):
 cell of one map a logit for each category says whether an object has its centre there,
 and six numbers tell its rectangle (`cram_jax.geometry.cells`). The targets are in
 `cram_jax.heads.detection_targets`, the way back in `cram_jax.heads.detections`.
+
+The cells are taken to cover the image evenly. Strided networks look up to half a stride
+beside that (`cram_jax.backbones.alignment`). The offset learns it if it is the same at
+all cells: where the stride divides the image's sides.
 """
 
 from __future__ import annotations

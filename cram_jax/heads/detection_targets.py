@@ -67,10 +67,10 @@ def detection_targets(
 ) -> DetectionTargets:
     """The targets of a detector's map of `height` x `width` cells.
 
-    Where Gaussians of a category meet, the larger counts. Of several objects in one
-    cell the smallest gets the box (as Tian et al. 2019, FCOS, choose), since a mean of
-    them is wrong for all; each has its heat. An ignored object, and one whose centre
-    is not on the map, is no target, and within it nothing is said of its category.
+    Where Gaussians of a category meet, the larger counts. Where several objects meet in
+    one cell, only the smallest has its box there (as in FCOS, Tian et al. 2019). An
+    ignored object, and one whose centre is beyond the map, is no target, and within it
+    nothing is said of its category.
 
     Args:
       rectangles: `[..., M, 5]` as `Rectangle.as_array`, in isotropic coordinates of the
@@ -83,58 +83,63 @@ def detection_targets(
       extents: see `cell_grid`.
       base: see `cell_grid`.
       spread: the Gaussian's standard deviations, in those of the rectangle's uniform
-        density; those of a cell are added (squared), so that needles can be seen.
+        density. A cell's own variance is added, so that needles can be seen.
 
     Raises:
       ValueError: for shapes that do not fit, labels that are no categories (where they
         are known), and see `cell_grid`.
     """
+    check_count("num_categories", num_categories)
     check_number("spread", spread, lambda v: v > 0, "be positive")
-    array = check_five(at_least_float32(rectangles))
-    labels = jnp.asarray(labels)
-    hidden = jnp.zeros(labels.shape, bool) if ignored is None else jnp.asarray(ignored)
-    _check(array, labels, hidden, num_categories)
-    labels = labels.astype(jnp.int32)
+    objects = _checked(rectangles, labels, ignored, num_categories)
     grid = cell_grid(height, width, extents=extents, base=base)
-    settings = {"num_categories": num_categories, "grid": grid, "spread": spread}
-    of_image = functools.partial(_of_image, **settings)
+
+    of_image = functools.partial(
+        _targets_of_image, grid=grid, num_categories=num_categories, spread=spread
+    )
     results = "(h,w,k),(h,w,k),(m),(m),(m,c),(m,p)"
     vectorized = jnp.vectorize(of_image, signature=f"(m,p),(m),(m)->{results}")
-    heat, counted, cell, owner, boxes, final = vectorized(array, labels, hidden)
+    heat, counted, cell, owner, boxes, final = vectorized(*objects)
     rectangle = Rectangle.from_array(final)
     return DetectionTargets(heat, counted, cell, owner, boxes, rectangle)
 
 
-def _of_image(
+def _targets_of_image(
     array: jax.Array,
     labels: jax.Array,
     hidden: jax.Array,
     *,
-    num_categories: int,
     grid: CellGrid,
+    num_categories: int,
     spread: float,
 ) -> tuple[jax.Array, ...]:
-    """The targets of one image, whose objects are `[M, 5]` and `[M]`."""
+    """The fields of `DetectionTargets`, of one image without batch axes."""
     there = (labels >= 0) & (labels < num_categories)
     neutral = jnp.array([0, 0, 0.5, 0.5, 0], array.dtype)
     rectangle = Rectangle.from_array(jnp.where(there[:, None], array, neutral))
     rectangle = longer_side_first(rectangle)
     cell, inside = grid.cell_of(rectangle)
-    target = there & ~hidden.astype(bool) & inside
-    unsaid = there & ~target
+    target = there & ~hidden & inside
     layers = num_categories, grid.height, grid.width
     gaussians = _gaussians(rectangle, cell, grid, spread)
     heat = _largest_of_category(gaussians, labels, target, layers)
-    insides = _insides(rectangle, grid).astype(array.dtype)
-    covered = _largest_of_category(insides, labels, unsaid, layers)
-    counted = (covered == 0) | (heat == 1)
+    touched = _insides(rectangle, grid).astype(array.dtype)
+    unsaid = _largest_of_category(touched, labels, there & ~target, layers)
+    counted = (unsaid == 0) | (heat == 1)
     owner = _smallest_in_cell(rectangle, cell, target, grid.height * grid.width)
     boxes = rectangle_to_code(rectangle, cell, grid)
     return heat, counted, cell, owner, boxes, rectangle.as_array()
 
 
-def _check(array: jax.Array, labels: jax.Array, hidden: jax.Array, count: int) -> None:
-    check_count("num_categories", count)
+def _checked(
+    rectangles: jax.typing.ArrayLike,
+    labels: jax.typing.ArrayLike,
+    ignored: jax.typing.ArrayLike | None,
+    count: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rectangles `[..., M, 5]`, labels and which are ignored `[..., M]`, as arrays."""
+    array, labels = check_five(at_least_float32(rectangles)), jnp.asarray(labels)
+    hidden = jnp.zeros(labels.shape, bool) if ignored is None else jnp.asarray(ignored)
     if not array.shape[:-1] == labels.shape == hidden.shape or labels.ndim == 0:
         raise ValueError(
             "Rectangles [..., M, 5] go with labels and ignored of [..., M]; got shapes"
@@ -145,15 +150,12 @@ def _check(array: jax.Array, labels: jax.Array, hidden: jax.Array, count: int) -
             f"labels must be integers, got {labels.dtype}; use -1 for padding."
         )
     numbers = known(labels)
-    if (
-        numbers is not None
-        and numbers.size
-        and not -1 <= numbers.min() <= numbers.max() < count
-    ):
+    if numbers is not None and ((numbers < -1) | (numbers >= count)).any():
         raise ValueError(
             f"labels must be in 0 to {count - 1}, or -1 for padding; got"
             f" {numbers.min()} to {numbers.max()}."
         )
+    return array, labels.astype(jnp.int32), hidden.astype(bool)
 
 
 def _largest_of_category(
