@@ -133,8 +133,8 @@ class Segmentation(Task):
                 "A pixel has one region, but data.mixup shows two images in each; use"
                 " data.cutmix in its place."
             )
-        own, other = truth["regions"], others["regions"]
-        return {"regions": np.where(mixture.patches(own.shape[1:]), other, own)}
+        patches = mixture.patches(truth["regions"].shape[1:])
+        return {"regions": np.where(patches, others["regions"], truth["regions"])}
 
     def network(self, make_backbone: Callable[..., nn.Module], facts: Facts) -> Any:
         """The backbone's maps, and the decoder on them."""
@@ -213,12 +213,11 @@ class Segmentation(Task):
 
     def caption(self, prediction: Mapping[str, Any]) -> Caption:
         """As `line`; the number of a region where no font has its name's letters."""
-        numbers = {name: i for i, name in enumerate(prediction["shares"])}
-        parts, notes = [], []
+        numbers, parts, notes = list(prediction["shares"]), [], []
         for name, share in _largest(prediction):
             if not has_font(name):
                 notes.append(f"No font of this system has the letters of {name!r}.")
-            shown = name if has_font(name) else f"region {numbers[name]}"
+            shown = name if has_font(name) else f"region {numbers.index(name)}"
             parts.append(f"{shown} {share:.0%}")
         return Caption(", ".join(parts), notes[0] if notes else None)
 

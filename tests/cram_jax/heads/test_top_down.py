@@ -89,11 +89,16 @@ def test_parameters_and_logits_of_segmentation_are_bit_for_bit_what_they_were(
 
 class Merging(nn.Module):
     down_to: int
+    merge: str = "sum"
 
     @nn.compact
     def __call__(self, maps):
         return merge_top_down(
-            maps, width=WIDTH, down_to=self.down_to, param_dtype=jnp.float32
+            maps,
+            width=WIDTH,
+            merge=self.merge,
+            down_to=self.down_to,
+            param_dtype=jnp.float32,
         )
 
 
@@ -111,3 +116,44 @@ def test_merging_may_end_at_a_deeper_stage(maps):
 def test_a_stage_that_there_is_not_is_refused(maps, stage):
     with pytest.raises(ValueError, match=f"stage must be in 1 to 2.* got {stage}"):
         Merging(stage).init(jax.random.key(0), maps)
+
+
+def test_maps_side_by_side_are_those_of_a_network_written_out(maps):
+    merging = Merging(1, "concat")
+    merged, variables = jax.jit(merging.init_with_output)(jax.random.key(0), maps)
+    params = variables["params"]
+    # No lateral convolutions; channels double with the stage, up to eight times.
+    shapes = {
+        name: each["kernel"].shape for name, each in params.items() if "kernel" in each
+    }
+    assert shapes == {"smooth2": (3, 3, 6, 16), "smooth1": (3, 3, 4 + 16, 8)}
+    deep = [jnp.zeros((1, 2, 2, 3))] * 6
+    found = jax.eval_shape(merging.init, jax.random.key(0), deep)["params"]
+    widths = [found[f"smooth{n}"]["kernel"].shape[-1] for n in range(1, 7)]
+    assert widths == [8, 16, 32, 64, 64, 64]
+
+    def convolved(features, name):
+        kernel = params[f"smooth{name}"]["kernel"]
+        return jax.lax.conv_general_dilated(
+            features, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def normalised(features):
+        # Eight groups of channels; each image for itself.
+        count, height, width, channels = features.shape
+        groups = features.reshape(count, height, width, 8, channels // 8)
+        mean = groups.mean((1, 2, 4), keepdims=True)
+        variance = groups.var((1, 2, 4), keepdims=True)
+        groups = (groups - mean) / np.sqrt(variance + 1e-6)
+        return np.maximum(groups.reshape(features.shape), 0)
+
+    deeper = normalised(np.asarray(convolved(maps[1], 2)))
+    shape = (*maps[0].shape[:-1], deeper.shape[-1])
+    larger = jax.image.resize(deeper, shape, "bilinear")
+    both = jnp.concatenate([maps[0], larger], axis=-1)
+    assert_close(merged, normalised(np.asarray(convolved(both, 1))), atol=1e-4)
+
+
+def test_an_unknown_way_to_merge_is_refused(maps):
+    with pytest.raises(ValueError, match=r"'concart'\. Did you mean 'concat'"):
+        Merging(1, "concart").init(jax.random.key(0), maps)

@@ -101,16 +101,14 @@ def object_source(
         config: names the set, and says what is held out.
         split: as `open_source` was asked for it.
         root: the set's folder.
-        listed_in: the file or folder that lists the images, for messages.
+        listed_in: what lists the images, for messages.
         max_examples: keep this many images, chosen by a hash of their paths.
 
     Raises:
         ValueError: there is no image, one is listed twice, does not exist or has a
             wrong object.
     """
-    if not images:
-        raise ValueError(f"{listed_in} lists no image; a split needs one or more.")
-    _check_repeated(images, listed_in)
+    _check_listed(images, listed_in)
     chosen = _chosen(images, config, split)
     if max_examples is not None:
         chosen = sorted(chosen, key=lambda image: hash_order(image.path))
@@ -170,7 +168,9 @@ def _count(image: Annotated) -> int:
     return 0 if isinstance(image.objects, str) else len(image.objects)
 
 
-def _check_repeated(images: Sequence[Annotated], listed_in: Path) -> None:
+def _check_listed(images: Sequence[Annotated], listed_in: Path) -> None:
+    if not images:
+        raise ValueError(f"{listed_in} lists no image; a split needs one or more.")
     known: set[str] = set()
     for image in images:
         path = normal_path(image.path)
