@@ -57,6 +57,7 @@ from cram_jax.geometry.rectangle import (
     rectangle_hull,
 )
 from cram_jax.geometry.rendering import (
+    mask_union,
     relative_sharpness,
     render_hard_mask,
     render_mask,
@@ -132,6 +133,7 @@ __all__ = [
     "mask_dropout_schedule",
     "mask_equivariance_iou",
     "mask_iou",
+    "mask_union",
     "moving_area",
     "outside_loss",
     "pixel_centers",
