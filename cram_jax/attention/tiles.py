@@ -94,7 +94,7 @@ def tile_raw(
 
 
 def tile_shares(
-    count: int, height: int, width: int, grid: tuple[int, int]
+    count: int, height: int, width: int, grid: tuple[int, ...]
 ) -> np.ndarray:
     """Which share of each cell of a pooled map lies in each tile.
 
@@ -118,4 +118,4 @@ def tile_shares(
         return np.maximum(high - low, 0) / np.diff(edges)
 
     rows, columns = along(1, height), along(0, width)
-    return np.float32(rows[:, :, None] * columns[:, None, :])
+    return (rows[:, :, None] * columns[:, None, :]).astype(np.float32)
