@@ -63,6 +63,7 @@ from cram_jax.geometry.rectangle import (
     rectangle_hull,
 )
 from cram_jax.geometry.rendering import (
+    mask_union,
     relative_sharpness,
     render_hard_mask,
     render_mask,
@@ -142,6 +143,7 @@ __all__ = [
     "mask_dropout_schedule",
     "mask_equivariance_iou",
     "mask_iou",
+    "mask_union",
     "match_detections",
     "moving_area",
     "outside_loss",

@@ -1,5 +1,5 @@
 """Attention layers: a map in, the same map gated out.
 
-Files, each built on those before it: gate, evidence, moments, trunk, predictors,
+Files, each built on those before it: gate, evidence, moments, tiles, trunk, predictors,
 rectangular, channel, positionwise, registry.
 """

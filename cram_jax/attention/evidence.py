@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from cram_jax.geometry.rectangle import Rectangle
 from cram_jax.geometry.rendering import check_sharpness
@@ -22,6 +23,7 @@ __all__ = [
     "layer_evidence",
     "mask_dropout_schedule",
     "sharpness_schedule",
+    "shows_several",
 ]
 
 
@@ -35,8 +37,9 @@ def layer_evidence(intermediates: Mapping[str, Any]) -> dict[str, dict[str, Any]
 
     Returns:
       `{path: {"mask": [..., H, W], "rectangle": Rectangle of [...]}}` in module order,
-      "/" between names. A position-wise layer has no "rectangle"; where one layer was
-      called several times, the last call counts.
+      "/" between names. A layer of several rectangles has `[..., K]` of them, and their
+      union as its mask (`shows_several` tells which). A position-wise layer has no
+      "rectangle"; where one layer was called several times, the last call counts.
     """
     found: dict[str, dict[str, Any]] = {}
     for path, name, value in _sown(intermediates):
@@ -57,11 +60,40 @@ def attended_masks(intermediates: Mapping[str, Any]) -> dict[str, jax.Array]:
 def attended_rectangles(intermediates: Mapping[str, Any]) -> dict[str, Rectangle]:
     """The rectangle `[...]` of every CRAM layer, by module path.
 
+    A layer made with `count=K`, K > 1, has `[..., K]`.
+
     Args:
       intermediates: as in `layer_evidence`, as are order and repeated calls.
     """
     sown = _sown(intermediates)
     return {path: value for path, name, value in sown if name == "rectangle"}
+
+
+def shows_several(layer: Mapping[str, Any]) -> bool:
+    """Whether a layer shows several rectangles `[..., K]` of each map, or one `[...]`.
+
+    Only ranks are looked at: beside a mask `[..., H, W]` an axis more than the batch's
+    is that of the rectangles, also where there are as many of them as images.
+
+    Args:
+      layer: what `layer_evidence` gives of it; or the same without the batch.
+
+    Returns:
+      False for a layer without a rectangle.
+
+    Raises:
+      ValueError: where the ranks of rectangle and mask do not belong together.
+    """
+    if "rectangle" not in layer:
+        return False
+    rectangle, mask = jnp.shape(layer["rectangle"].center_x), jnp.shape(layer["mask"])
+    more = len(rectangle) - (len(mask) - 2)
+    if more not in (0, 1):
+        raise ValueError(
+            "Rectangles are [...] or [..., K] where the mask is [..., H, W]; got"
+            f" rectangles {rectangle} and a mask {mask}."
+        )
+    return more == 1
 
 
 def _sown(intermediates: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:

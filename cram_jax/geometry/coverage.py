@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from cram_jax.geometry.batched import align
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.overlap import rectangle_intersection_area
 from cram_jax.geometry.pixels import (
@@ -119,14 +120,15 @@ def covers_picture(
 
     Arguments and errors are those of `rectangle_pixel_area`.
     """
-    crop = crop_or_whole(crop, height, width)
+    shown = crop_or_whole(crop, height, width)
+    rectangle, shown = align(rectangle=(rectangle, 0), crop=(shown, 1))
     left, top, right, bottom = jnp.moveaxis(
-        crop if picture is None else _whole(picture), -1, 0
+        shown if picture is None else _whole(picture), -1, 0
     )
     corners = jnp.stack(
         [jnp.stack([x, y], -1) for x in (left, right) for y in (top, bottom)], -2
     )
-    points = points_of_pixels(corners, height, width, crop=crop[..., None, :])
+    points = points_of_pixels(corners, height, width, crop=shown[..., None, :])
     x = points[..., 0] - rectangle.center_x[..., None]
     y = points[..., 1] - rectangle.center_y[..., None]
     cos, sin = jnp.cos(rectangle.angle)[..., None], jnp.sin(rectangle.angle)[..., None]

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from cram_jax.geometry.batched import align
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.rectangle import Rectangle, rectangle_corners
 from cram_jax.numerics import at_least_float32
@@ -119,16 +120,20 @@ def rectangle_polygon(
       rectangle: `[...]`, in coordinates of the network's input.
       height: rows of the network's input, in pixels.
       width: columns of the network's input, in pixels.
-      crop: see `pixels_of_points`; `[..., 4]` of the same batch axes.
+      crop: see `pixels_of_points`; `[..., 4]`. Batch axes broadcast; the crops of
+        images beside rectangles `[B, K]` are `[B, 1, 4]`.
 
     Returns:
       `[..., 4, 2]` as (x, y); clockwise on screen. They may lie beyond the photograph.
 
     Raises:
-      ValueError: for sides below 1, and a crop that is none.
+      ValueError: for sides below 1, a crop that is none, and batch axes that do not
+        fit together.
     """
-    crop = crop_or_whole(crop, height, width)[..., None, :]
-    return pixels_of_points(rectangle_corners(rectangle), height, width, crop=crop)
+    own = crop_or_whole(crop, height, width)
+    rectangle, own = align(rectangle=(rectangle, 0), crop=(own, 1))
+    corners = rectangle_corners(rectangle)
+    return pixels_of_points(corners, height, width, crop=own[..., None, :])
 
 
 def rectangle_pixel_box(

@@ -1,4 +1,4 @@
-"""From a rectangle to its mask, soft or hard.
+"""From a rectangle to its mask, soft or hard, and from several masks to their union.
 
 The soft mask is a product of four logistic edges. With (u, v) a pixel centre in the
 rectangle's own frame, w and h its half sizes, E the logistic function and s the
@@ -17,6 +17,8 @@ one field per edge, summed along rows and columns. results/cost.md has what it c
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -27,7 +29,7 @@ from cram_jax.geometry.edges import edge_terms, product_of_edges
 from cram_jax.geometry.rectangle import MIN_HALF_SIZE, Rectangle
 from cram_jax.numerics import precise
 
-__all__ = ["relative_sharpness", "render_hard_mask", "render_mask"]
+__all__ = ["mask_union", "relative_sharpness", "render_hard_mask", "render_mask"]
 
 
 def check_sharpness(sharpness: jax.typing.ArrayLike) -> None:
@@ -121,6 +123,33 @@ def relative_sharpness(
     rectangle, sharpness = _with_sharpness(rectangle, sharpness)
     area = jnp.maximum(rectangle.half_width * rectangle.half_height, MIN_HALF_SIZE**2)
     return sharpness / jnp.sqrt(area)
+
+
+def mask_union(masks: jax.Array) -> jax.Array:
+    """What at least one of several masks lets through: `1 - prod(1 - mask)`.
+
+    One mask leaves it as it is. The product is never formed: with u the union so far,
+    the next is `u + mask * (1 - u)`, which keeps the digits of small values, stays in
+    [0, 1], and whose gradient divides by nothing where a mask is 1.
+
+    Args:
+      masks: `[..., K, H, W]` in [0, 1], floating point, K at least 1.
+
+    Returns:
+      `[..., H, W]`, of the same dtype.
+
+    Raises:
+      ValueError: for masks of fewer than three axes, or none of them.
+    """
+    if masks.ndim < 3 or masks.shape[-3] == 0:
+        raise ValueError(
+            "A union is of masks [..., K, H, W], at least one; got shape"
+            f" {masks.shape}."
+        )
+    first, *others = (masks[..., k, :, :] for k in range(masks.shape[-3]))
+    return functools.reduce(
+        lambda union, mask: union + mask * (1 - union), others, first
+    )
 
 
 def render_hard_mask(rectangle: Rectangle, height: int, width: int) -> jax.Array:

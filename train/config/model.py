@@ -21,6 +21,9 @@ class ModelConfig:
     attention_in_blocks: bool = False
     """Put the layer inside every residual block of those stages, where CBAM and
     squeeze-and-excite sit (ResNets only)."""
+    attention_count: int = 1
+    """Rectangles of each rectangular layer, whose mask is their union; they start in
+    tiles of the map."""
     attention_fill: Literal["zero", "mean"] = "zero"
     """What takes the place of what a mask holds back: zero, or the mean feature of the
     map, which suits pretrained networks."""
@@ -49,6 +52,9 @@ class ModelConfig:
             ["attention_stages"],
             lambda stages: all(stage >= 1 for stage in stages),
             "count stages from 1",
+        )
+        require_fields(
+            self, "model", ["attention_count"], lambda count: count >= 1, "be 1 or more"
         )
         self._check_pretrained()
 

@@ -2,7 +2,9 @@
 
 Rectangles answer in coordinates of the image, maps at its pixels. Rectangles (those of
 layers, the whole image, a constant box, the oracle's) need no threshold; a map is cut
-where `train.evidence.choices` says.
+where `train.evidence.choices` says. Several rectangles of one layer are one answer: all
+pixels in any of them, the box round them all, and the point where their mask is
+largest.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cram_jax.attention.evidence import shows_several
 from cram_jax.explain import unit_map
 from cram_jax.geometry.overlap import rotated_iou
 from cram_jax.geometry.pixels import rectangle_from_pixel_box, rectangle_pixel_box
@@ -35,7 +38,8 @@ class Shown(NamedTuple):
     """What a network shows of a batch, on the pixels of its images.
 
     Attributes:
-      layers: "mask" `[B, H, W]` and maybe "rectangle" of `[B]`, by layer.
+      layers: "mask" `[B, H, W]` and maybe "rectangle" of `[B]`, or several of `[B, K]`,
+        by layer.
       class_maps: `[B, H, W]` from 0 to 1, by what they are called.
       correct: bool `[B]`, whether the class is right; None where there are no classes.
     """
@@ -115,7 +119,11 @@ def answers_of(
 
     rectangles = partial(_rectangle_answer, batch=dict(batch), truth=truth)
     for path, layer in shown.layers.items():
-        if "rectangle" in layer:
+        if shows_several(layer):
+            several = _rectangles_answer(dict(layer), height, width)
+            answer = jax.device_get(several)
+            yield f"{path}: rectangles", answer._replace(values=_finite(layer["mask"]))
+        elif "rectangle" in layer:
             answer = jax.device_get(rectangles(layer["rectangle"]))
             yield f"{path}: rectangle", answer._replace(values=_finite(layer["mask"]))
     whole = jax.device_get(rectangles(same([0, 0, width, height])))
@@ -155,6 +163,20 @@ def _rectangle_answer(rectangle: Rectangle, batch: Batch, truth: str) -> Any:
         region=region,
         values=region.astype(jnp.float32),
         iou=iou,
+    )
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _rectangles_answer(layer: Mapping[str, Any], height: int, width: int) -> Any:
+    """What several rectangles `[B, K]`, in coordinates of the images, answer as one."""
+    size, rectangle = (height, width), layer["rectangle"]
+    boxes = rectangle_pixel_box(rectangle, *size, picture=size)
+    low, high = boxes[..., :2].min(axis=1), boxes[..., 2:].max(axis=1)
+    peak = jnp.argmax(layer["mask"].reshape(-1, height * width), axis=1)
+    return Answer(
+        point=jnp.stack([peak % width, peak // width], axis=-1) + 0.5,
+        box=jnp.concatenate([low, high], axis=-1),
+        region=render_hard_mask(rectangle, *size).any(axis=1),
     )
 
 

@@ -5,7 +5,8 @@ image is moved too and compared with the one found in the moved image:
 
 * `equivariance_mask_iou`: IoU of the two soft masks, for any layer; only what came
   from inside the image is compared.
-* `equivariance_iou`: rotated IoU of the two rectangles, where there are rectangles.
+* `equivariance_iou`: rotated IoU of the two rectangles, where there are rectangles; of
+  several, the mean over them, each with the one of its own number.
 * The same with `_still` at the end: what a layer would score whose mask stayed where
   it was. A mask open everywhere scores high without seeing anything; only the
   distance to this figure says that a mask moves.
@@ -25,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cram_jax.attention.evidence import shows_several
 from cram_jax.geometry.coordinates import map_extents
 from cram_jax.geometry.overlap import visible_fraction
 from cram_jax.geometry.rectangle import Rectangle
@@ -87,10 +89,10 @@ def _layer_scores(
             lambda leaf: leaf.astype(jnp.float32),
             (layer["rectangle"], moved["rectangle"]),
         )
-        scores |= {
-            f"equivariance_iou{name}": equivariance_iou(first, other, similarity)
-            for name, other in (("", second), ("_still", first))
-        }
+        for name, other in (("", second), ("_still", first)):
+            iou = equivariance_iou(first, other, similarity)
+            iou = jnp.mean(iou, axis=1) if shows_several(layer) else iou
+            scores[f"equivariance_iou{name}"] = iou
     return scores
 
 

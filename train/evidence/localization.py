@@ -12,13 +12,18 @@ rectangle and a known object (`truth` "rotated", "box" or "mask"):
 * `hull_iou`: the IoU between the two axis-aligned hulls, both cut there.
 * `center_error`: pixels of the network's input between the two centres.
 
+A layer of several rectangles has `best_iou`, `best_corloc`, `best_hull_iou` and
+`best_center_error` instead: of that one of them which scores best by each. Who chose it
+knew the truth, so these are no scores to set beside those of one rectangle; those
+below, of the union that is its mask, are.
+
 For every layer with a mask, position-wise ones included:
 
 * `mask_iou`: of the object with the mask cut half way between its least and its
   largest value. `mask_corloc`: share of images with at least 0.5.
 * `mass_on_object`: share of the mask's sum that lies on the object.
-* `pointing`: share of images whose rectangle's centre (for a position-wise mask: its
-  largest value) lies on the object.
+* `pointing`: share of images whose rectangle's centre (for a position-wise mask, and
+  for several rectangles: the mask's largest value) lies on the object.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cram_jax.attention.evidence import shows_several
 from cram_jax.geometry.overlap import mask_iou, rotated_iou
 from cram_jax.geometry.pixels import rectangle_from_pixel_box, rectangle_pixel_box
 from cram_jax.geometry.rectangle import Rectangle
@@ -104,13 +110,29 @@ def _rectangle_scores(
     }
 
 
+def _best_of_several(
+    found: Rectangle, true: Rectangle, target: jax.Array, truth: str
+) -> dict[str, jax.Array]:
+    """The scores `[B]` of the best of rectangles `[B, K]`, by each score."""
+    # One number after the other: K of an image never meet B images.
+    scores = jax.vmap(_rectangle_scores, in_axes=(1, None, None, None), out_axes=1)(
+        found, true, target, truth
+    )
+    best = {"center_error": jnp.min}
+    names = ("iou", "corloc", "hull_iou", "center_error")
+    return {
+        f"best_{name}": best.get(name, jnp.max)(scores[name], axis=1) for name in names
+    }
+
+
 def localization_sums(
     layer: Mapping[str, Any], batch: Mapping[str, Any], truth: str
 ) -> Sums:
     """Sums over a batch for one layer.
 
     Args:
-      layer: "mask" `[B, h, w]` and, for a rectangular layer, "rectangle" of `[B]`.
+      layer: "mask" `[B, h, w]` and, for a rectangular layer, "rectangle" of `[B]`, or
+        several of `[B, K]`.
       batch: "image", "weight", "rectangle", "rectangle_weight", maybe "object_mask".
       truth: "rotated", "box", "mask" or "none".
 
@@ -127,7 +149,8 @@ def localization_sums(
     scores = _mask_scores(layer["mask"], target)
     if "rectangle" in layer:
         found = jax.tree.map(at_least_float32, layer["rectangle"])
-        scores |= _rectangle_scores(found, true, target, truth)
+        judge = _best_of_several if shows_several(layer) else _rectangle_scores
+        scores |= judge(found, true, target, truth)
     known = weight * batch["rectangle_weight"]
     if truth == "mask":
         # An empty mask is of an object that nobody outlined, or out of the view.

@@ -39,7 +39,7 @@ def picture_of(
     index: int,
     truth: np.ndarray | None,
 ) -> np.ndarray:
-    """One image with the rectangle (or tinted mask) of each layer.
+    """One image with the rectangles (or tinted mask) of each layer.
 
     Args:
       image: uint8 `[H, W, C]`.

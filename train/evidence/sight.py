@@ -23,6 +23,8 @@ from train.data.views import (
 )
 
 _FIELDS = ("center_x", "center_y", "half_width", "half_height", "angle")
+# Along the longer side, where the area of several rectangles is counted.
+_POINTS = 512
 
 
 class NoAnswerError(ValueError):
@@ -34,7 +36,8 @@ class Sight:
     """Where the network looked in one image.
 
     Attributes:
-      rectangles: float64 `[5]` in isotropic coordinates of the view, by layer.
+      rectangles: float64 `[5]` in isotropic coordinates of the view, by layer; a layer
+        of several has `[K, 5]`.
       masks: float32 `[h, w]` over the network's view, of position-wise layers.
       view: what the network saw of the original.
       size: (height, width) of the original.
@@ -46,33 +49,59 @@ class Sight:
     size: tuple[int, int]
 
     def in_pixels(self, layer: str) -> np.ndarray:
-        """A layer's rectangle float64 `[5]` in pixels of the original."""
+        """A layer's rectangles float64 `[5]` or `[K, 5]` in pixels of the original."""
         return rectangle_to_source(self.view, self.rectangles[layer])
 
     def on_picture(self, layer: str) -> Rectangle:
-        """A layer's rectangle in isotropic coordinates of the whole original."""
+        """A layer's rectangles in isotropic coordinates of the whole original."""
         return Rectangle.from_array(
             pixel_to_isotropic(self.in_pixels(layer), *self.size)
         )
 
-    def area(self, layer: str) -> float:
-        """The share of the original that a layer's rectangle covers."""
+    def areas(self, layer: str) -> np.ndarray:
+        """The share of the original that each of a layer's rectangles covers, exact."""
         extent_x, extent_y = map_extents(*self.size)
         frame = Rectangle.from_array(np.array([0.0, 0.0, extent_x, extent_y, 0.0]))
         both = jax.tree.map(np.float32, (frame, self.on_picture(layer)))
-        share = float(rectangle_intersection_area(*both)) / (4 * extent_x * extent_y)
-        return min(max(share, 0.0), 1.0)
+        shared = np.asarray(rectangle_intersection_area(*both), np.float64)
+        return np.clip(shared / (4 * extent_x * extent_y), 0.0, 1.0)
 
-    def covers(self, layer: str) -> bool:
-        """Whether the whole original lies in a layer's rectangle."""
-        x, y, half_width, half_height, angle = self.in_pixels(layer)
+    def area(self, layer: str) -> float:
+        """The share of the original that a layer's rectangles cover together.
+
+        It is exact for one rectangle. Several are counted at points, 512 along the
+        longer side: to about a thousandth.
+        """
+        areas = self.areas(layer)
+        if areas.ndim == 0 or self.covers(layer):
+            return float(areas.max())
         height, width = self.size
-        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
-        right, down = (corners - [x, y]).T
+        step = max(self.size) / _POINTS
+        rows, columns = (max(round(side / step), 1) for side in self.size)
+        y = (np.arange(rows) + 0.5) / rows * height
+        x = (np.arange(columns) + 0.5) / columns * width
+        grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        return float(self._hold(layer, grid).any(axis=0).mean())
+
+    def _hold(self, layer: str, points: np.ndarray) -> np.ndarray:
+        """Whether rectangles hold points `[N, 2]` in pixels, bool `[N]` or `[K, N]`."""
+        numbers = np.moveaxis(self.in_pixels(layer)[..., None], -2, 0)
+        x, y, half_width, half_height, angle = numbers
+        right, down = points[:, 0] - x, points[:, 1] - y
         cos, sin = np.cos(angle), np.sin(angle)
         inside_x = np.abs(cos * right + sin * down) <= half_width
         inside_y = np.abs(cos * down - sin * right) <= half_height
-        return bool(np.all(inside_x & inside_y))
+        return inside_x & inside_y
+
+    def covers_each(self, layer: str) -> np.ndarray:
+        """Whether the whole original lies in each of a layer's rectangles."""
+        height, width = self.size
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
+        return np.asarray(self._hold(layer, corners).all(axis=-1))
+
+    def covers(self, layer: str) -> bool:
+        """Whether the whole original lies in one of a layer's rectangles."""
+        return bool(np.any(self.covers_each(layer)))
 
 
 def as_seen(image: np.ndarray, channels: int) -> np.ndarray:
@@ -133,8 +162,8 @@ def sight_of(
     rectangles, masks = {}, {}
     for path, layer in evidence.items():
         if "rectangle" in layer:
-            rectangle = layer["rectangle"].as_array()[row]
-            rectangles[path] = np.asarray(rectangle, np.float64)
+            own = layer["rectangle"].as_array()[row]
+            rectangles[path] = np.asarray(own, np.float64)
         else:
             masks[path] = np.asarray(layer["mask"][row], np.float32)
     shown = [*jax.tree.leaves(outputs), *rectangles.values(), *masks.values()]
@@ -150,39 +179,53 @@ def _named(rectangle: np.ndarray) -> dict[str, float]:
     return dict(zip(_FIELDS, map(float, rectangle), strict=True))
 
 
+def _records(sight: Sight, layer: str) -> list[dict[str, Any]]:
+    """What `as_record` says of each rectangle of a layer."""
+    pixels = sight.in_pixels(layer).reshape(-1, 5)
+    # Corners scale with their rectangle: pixels serve as well as any other unit.
+    corners = np.asarray(rectangle_corners(Rectangle.from_array(pixels)))
+    height, width = sight.size
+    limits = np.array([width, height, width, height])
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    areas, covers = sight.areas(layer), sight.covers_each(layer)
+    columns = {
+        "view": map(_named, sight.rectangles[layer].reshape(-1, 5)),
+        "pixels": map(_named, pixels),
+        "corners": corners.tolist(),
+        "box": np.clip(boxes, 0, limits).tolist(),
+        "area": areas.reshape(-1).tolist(),
+        "covers_picture": covers.reshape(-1).tolist(),
+    }
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+
+
 def as_record(sight: Sight) -> dict[str, Any]:
     """Where the network looked, as JSON: the rectangles of its layers.
 
-    For each of them, "view" holds the five numbers in isotropic coordinates of what
-    the network saw, "pixels" those in pixels of the original file (0 is the left or
-    upper edge), "corners" the four (x, y) in those pixels, "box" (xmin, ymin, xmax,
-    ymax) round them, cut off at the picture's edges, "area" the share of the file's
-    pixels in it, and "covers_picture" whether all of them are.
+    A layer of one rectangle has one record, a layer of several a list of them. There,
+    "view" holds the five numbers in isotropic coordinates of what the network saw,
+    "pixels" those in pixels of the original file (0 is the left or upper edge),
+    "corners" the four (x, y) in those pixels, "box" (xmin, ymin, xmax, ymax) round
+    them, cut off at the picture's edges, "area" the share of the file's pixels in the
+    rectangle, and "covers_picture" whether all of them are.
     """
     rectangles = {}
     for layer, rectangle in sight.rectangles.items():
-        pixels = sight.in_pixels(layer)
-        # Corners scale with their rectangle: pixels serve as well as any other unit.
-        corners = np.asarray(rectangle_corners(Rectangle.from_array(pixels)))
-        height, width = sight.size
-        box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-        rectangles[layer] = {
-            "view": _named(rectangle),
-            "pixels": _named(pixels),
-            "corners": corners.tolist(),
-            "box": np.clip(box, 0, [width, height, width, height]).tolist(),
-            "area": sight.area(layer),
-            "covers_picture": sight.covers(layer),
-        }
+        records = _records(sight, layer)
+        rectangles[layer] = records if rectangle.ndim > 1 else records[0]
     return {"rectangles": rectangles}
 
 
 def area_lines(sight: Sight) -> list[str]:
-    """How much of the picture each layer's rectangle covers, for the terminal."""
+    """How much of the picture each layer's rectangles cover, for the terminal."""
     lines = []
-    for layer in sight.rectangles:
+    for layer, rectangle in sight.rectangles.items():
         area = f"area {sight.area(layer):.1%} of the picture"
         if sight.covers(layer):
-            area = "area 100%: the rectangle is wider than the whole picture"
+            one = "one rectangle" if rectangle.ndim > 1 else "the rectangle"
+            area = f"area 100%: {one} is wider than the whole picture"
         lines.append(f"{layer} {area}")
     return lines

@@ -64,12 +64,15 @@ def draw_sight(
     lines = [(caption, _WHITE)]
     for index, layer in enumerate(sight.rectangles):
         color = str(PALETTE[index % len(PALETTE)])
-        rectangle = sight.on_picture(layer)
-        if sight.covers(layer):
+        covers = sight.covers_each(layer)
+        drawn = np.asarray(sight.on_picture(layer).as_array())[~covers]
+        rectangles = Rectangle.from_array(drawn.reshape(-1, 5))
+        picture = draw_rectangles(picture, rectangles, color=color, width=width)
+        if np.any(covers):
             # Its outline is out of sight: the frame stands for it, and is said to.
-            rectangle = _frame(picture.shape[0], picture.shape[1], width)
+            frame = _frame(picture.shape[0], picture.shape[1], width)
+            picture = draw_rectangles(picture, frame, color=color, width=width)
             lines.append(("rectangle wider than the picture", color))
-        picture = draw_rectangles(picture, rectangle, color=color, width=width)
     return write_lines(picture, lines)
 
 

@@ -66,8 +66,8 @@ def _configured_backbone(
     if factory is not None and "axis_name" in _parameters(factory):
         # Backbones hand it to their own BatchNorm only.
         factory = functools.partial(factory, axis_name=axis_name)
-    if config.attention_fill != "zero" and factory is not None:
-        factory = _filling(config.attention, factory, config.attention_fill)
+    if factory is not None:
+        factory = _with_choices(config, factory)
     if config.attention_in_blocks:
         if "attention_in_blocks" not in inspect.signature(make).parameters:
             raise ValueError(
@@ -85,21 +85,32 @@ def _configured_backbone(
     return functools.partial(make, attention=factory, attention_stages=stages)
 
 
-def takes_fill(factory: Callable[..., nn.Module]) -> bool:
-    """Whether the layers of a factory may fill what they hold back."""
-    return "fill" in _parameters(factory)
+def takes(factory: Callable[..., nn.Module], field: str) -> bool:
+    """Whether the layers of a factory have a field that may be chosen, e.g. "fill"."""
+    return field in _parameters(factory)
 
 
-def _filling(
-    name: str, factory: Callable[..., nn.Module], fill: str
+def _with_choices(
+    config: ModelConfig, factory: Callable[..., nn.Module]
 ) -> Callable[..., nn.Module]:
-    """The factory of a layer whose gate fills what it holds back."""
-    if not takes_fill(factory):
-        raise ValueError(
-            f"model.attention_fill {fill!r} needs a rectangular or positionwise layer;"
-            f" model.attention is {name!r}."
-        )
-    return functools.partial(factory, fill=fill)
+    """The factory of a layer with the filling and the count that the config names.
+
+    Raises:
+      ValueError: for a layer that has no such choice.
+    """
+    for field, chosen, usual, needed in (
+        ("fill", config.attention_fill, "zero", "a rectangular or positionwise layer"),
+        ("count", config.attention_count, 1, "a rectangular layer"),
+    ):
+        if chosen == usual:
+            continue
+        if not takes(factory, field):
+            raise ValueError(
+                f"model.attention_{field} {chosen!r} needs {needed};"
+                f" model.attention is {config.attention!r}."
+            )
+        factory = functools.partial(factory, **{field: chosen})
+    return factory
 
 
 def _parameters(factory: Callable[..., nn.Module]) -> Collection[str]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from cram_jax.attention.evidence import shows_several
 from cram_jax.geometry.rectangle import Rectangle
-from train.tasks.sums import Sums, finite_record, weighted_sum
+from train.tasks.sums import Sums, finite_record, weighted_sum, weighted_sum_each
 
 NEVER = -1
 # What is in a window besides sums over images.
@@ -38,20 +40,25 @@ def empty_window(sums: Sums) -> Sums:
 
 
 def layer_sums(layer: Mapping[str, Any], weight: jax.Array) -> Sums:
-    """Sums over a batch of one layer's mask area and rectangle."""
-    values = {"mask_area": jnp.mean(layer["mask"].astype(jnp.float32), axis=(-2, -1))}
-    if "rectangle" in layer:
-        rectangle: Rectangle = layer["rectangle"]
-        values |= {name: getattr(rectangle, name) for name in _RECTANGLE_NAMES}
-        # Second moment of the centre: a layer stuck in one place shows as no spread.
-        values["center_square"] = rectangle.center_x**2 + rectangle.center_y**2
-    return {name: weighted_sum(weight, value) for name, value in values.items()}
+    """Sums over a batch of one layer's mask area and rectangle; `[K]` of several."""
+    area = jnp.mean(layer["mask"].astype(jnp.float32), axis=(-2, -1))
+    sums: Sums = {"mask_area": weighted_sum(weight, area)}
+    if "rectangle" not in layer:
+        return sums
+    rectangle: Rectangle = layer["rectangle"]
+    values = {name: getattr(rectangle, name) for name in _RECTANGLE_NAMES}
+    # Second moment of the centre: a layer stuck in one place shows as no spread.
+    values["center_square"] = rectangle.center_x**2 + rectangle.center_y**2
+    add = weighted_sum_each if shows_several(layer) else weighted_sum
+    return sums | {name: add(weight, value) for name, value in values.items()}
 
 
 def window_record(window: Sums) -> dict[str, float]:
     """The means of a fetched training window, by readable flat names.
 
-    Means over images are left out if there was none.
+    Means over images are left out if there was none. A layer of several rectangles has
+    the means over them; the spread of a centre is about its own mean in any case, so
+    rectangles that each stay in one place have none.
     """
     weight, steps = float(window["weight"]), float(window["steps"])
     record = {"gradient_norm": window["gradient_norm"] / steps} if steps else {}
@@ -64,7 +71,7 @@ def window_record(window: Sums) -> dict[str, float]:
         means = {name: value / weight for name, value in sums.items()}
         if "center_square" in means:
             fixed = means["center_x"] ** 2 + means["center_y"] ** 2
-            spread = max(means.pop("center_square") - fixed, 0.0) ** 0.5
-            means["center_spread"] = spread
-        record |= {f"{path}/{name}": value for name, value in means.items()}
+            spread = np.maximum(means.pop("center_square") - fixed, 0.0)
+            means["center_spread"] = np.mean(spread) ** 0.5
+        record |= {f"{path}/{name}": np.mean(value) for name, value in means.items()}
     return finite_record(record)

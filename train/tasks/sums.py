@@ -27,6 +27,20 @@ def weighted_sum(weight: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(weight > 0, weight * values, 0.0))
 
 
+def weighted_sum_each(weight: jax.Array, values: jax.Array) -> jax.Array:
+    """Sums `[K]` of `weight * values`, `[B]` and `[B, K]`; see `weighted_sum`.
+
+    Raises:
+      ValueError: for values that are not K for each weight.
+    """
+    if values.ndim != 2 or values.shape[:1] != weight.shape:
+        raise ValueError(
+            "There must be K values per image, [B, K]; got weights of shape"
+            f" {weight.shape} and values of shape {values.shape}."
+        )
+    return jax.vmap(weighted_sum, in_axes=(None, 1))(weight, values)
+
+
 def finite_record(values: Mapping[str, Any]) -> dict[str, float]:
     """The values as floats, without those that are no finite numbers.
 

@@ -37,8 +37,8 @@ class Prediction:
     cam_sight: Sight | None = None
 
     @property
-    def rectangles(self) -> dict[str, dict[str, Any]]:
-        """The rectangle of each layer that has one, by layer.
+    def rectangles(self) -> dict[str, Any]:
+        """The rectangle of each layer that has one, by layer; of several, their list.
 
         "pixels" holds center_x, center_y, half_width, half_height (pixels) and angle
         (radians, positive from +x to +y); "corners" the four (x, y); "box" is
@@ -48,9 +48,17 @@ class Prediction:
         return as_record(self.sight)["rectangles"]
 
     @property
-    def boxes(self) -> dict[str, list[float]]:
-        """Each rectangle's upright box (xmin, ymin, xmax, ymax), cut at the edges."""
-        return {layer: each["box"] for layer, each in self.rectangles.items()}
+    def boxes(self) -> dict[str, Any]:
+        """Each rectangle's upright box (xmin, ymin, xmax, ymax), cut at the edges.
+
+        A layer of several rectangles has a list of boxes.
+        """
+        return {
+            layer: [one["box"] for one in found]
+            if isinstance(found, list)
+            else found["box"]
+            for layer, found in self.rectangles.items()
+        }
 
     @property
     def masks(self) -> dict[str, np.ndarray]:

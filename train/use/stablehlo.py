@@ -22,9 +22,10 @@ def exported_program(trained: Trained, platforms: Sequence[str]) -> bytes:
 
     `jax.export.deserialize(bytearray(...)).call(images)` takes uint8 images
     `[batch, H, W, C]` of the network's size, and gives a dict of "outputs" (the
-    network's own), "rectangles" (`[batch, 5]` by layer) and "masks" (`[batch, H, W]` in
-    [0, 1], by layer, of layers that have no rectangle). It is made of dicts and arrays
-    only, so that nobody needs our classes to read it. `described` says the rest.
+    network's own), "rectangles" (`[batch, 5]` by layer, of layers of several
+    `[batch, K, 5]`) and "masks" (`[batch, H, W]` in [0, 1], by layer, of layers that
+    have no rectangle). It is made of dicts and arrays only, so that nobody needs our
+    classes to read it. `described` says the rest.
 
     Args:
       trained: the network.
@@ -74,6 +75,7 @@ def described(trained: Trained) -> dict[str, Any]:
         "backbone": config.model.backbone,
         "attention": config.model.attention,
         "attention_stages": list(config.model.attention_stages),
+        "attention_count": config.model.attention_count,
         "step": int(trained.step),
         "input": {
             "shape": ["batch", *facts.image_shape],

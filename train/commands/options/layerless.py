@@ -18,6 +18,7 @@ _NEEDS: dict[str, tuple[str, Any]] = {
     "budget.outside": ("a spatial mask", 0.0),
     "budget.mask_dropout": ("a spatial mask", 0.0),
     "model.attention_fill": ("a mask that can be filled", "zero"),
+    "model.attention_count": ("any number of rectangles", 1),
 }
 
 
@@ -66,12 +67,16 @@ def _abilities(model: ModelConfig) -> frozenset[str]:
     """What the configured layer has of the things in `_NEEDS`."""
     # Here, so that `--help` need not import jax.
     from cram_jax.attention.registry import attention_factory, shown_by
-    from train.learning.network import takes_fill
+    from train.learning.network import takes
 
     factory = attention_factory(model.attention)
     if factory is None or not model.attention_stages:
         return frozenset()
     names = {"mask": "a spatial mask", "rectangle": "a rectangle"}
     found = {names[each] for each in shown_by(factory)}
-    filled = {"a mask that can be filled"} if takes_fill(factory) else set()
-    return frozenset(found | filled)
+    for field, ability in (
+        ("fill", "a mask that can be filled"),
+        ("count", "any number of rectangles"),
+    ):
+        found |= {ability} if takes(factory, field) else set()
+    return frozenset(found)
