@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -38,6 +39,7 @@ INPUTS = Facts(
     num_examples=24,
     truth="rotated",
     regions=("background", "object"),
+    categories=CLASSES,
 )
 
 
@@ -71,6 +73,29 @@ def write_masks(folder: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(place)
     return folder
+
+
+def write_objects(folder: Path) -> Path:
+    """The squares in `write_images` as the objects of `rotated:PATH`."""
+    images: dict[str, list] = {"train": [], "test": []}
+    for line in (folder / "boxes.csv").read_text().splitlines()[1:]:
+        name, *box = line.split(",")
+        left, top, right, bottom = map(int, box)
+        split, category, _ = name.split("/")
+        center, size = [(left + right) / 2, (top + bottom) / 2], [right - left] * 2
+        boxes = [[CLASSES.index(category), *center, *size, 0.0]]
+        sides = {"width": SIDE, "height": SIDE}
+        images[split].append({"file_name": name, **sides, "boxes": boxes})
+    for split, listed in images.items():
+        values = {"categories": list(CLASSES), "images": listed}
+        (folder / f"{split}.json").write_text(json.dumps(values))
+    return folder
+
+
+def of_task(task: str, folder: Path) -> tuple[str, ...]:
+    """Options of `fit` for a task on the images of `write_images` and its truth."""
+    source = "rotated" if task == "detection" else "folder"
+    return f"--task.name={task}", f"--data.name={source}:{folder}"
 
 
 def tiny_config(workdir: Path = Path("unused"), **changes) -> FitConfig:

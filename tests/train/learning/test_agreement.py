@@ -31,6 +31,8 @@ from train.learning.losses.loss import sums_shape
 from train.learning.losses.terms import move_images
 from train.learning.state import Purpose, create_state, image_keys
 from train.learning.steps import train_step
+from train.tasks.detection import Detection
+from train.tasks.losses.detection import detection_losses
 
 BATCH = 16
 # Far enough that many objects leave the image.
@@ -42,7 +44,7 @@ MOVES = EquivarianceConfig(
 class Plain(nn.Module):
     """Two layers, and no BatchNorm, which would see one part at a time."""
 
-    of_pixels: bool = False
+    task: str = "classification"
 
     @nn.compact
     def __call__(self, images, *, train=False):
@@ -53,7 +55,10 @@ class Plain(nn.Module):
                 predictor=MomentPredictor, name=f"attention{stage}"
             )
             maps = layer(maps)
-        return nn.Dense(3)(maps if self.of_pixels else maps.mean((1, 2)))
+        if self.task == "detection":
+            return {"heat": nn.Dense(3)(maps), "boxes": nn.Dense(6)(maps)}
+        of_pixels = self.task == "segmentation"
+        return nn.Dense(3)(maps if of_pixels else maps.mean((1, 2)))
 
 
 def batch():
@@ -71,11 +76,18 @@ def batch():
         regions[row, : row % 9] = 255
     regions[3], regions[-1] = 255, 77
     values["regions"] = regions
+    # Parts differ in how many objects there are, and some images have none.
+    draw, there = np.random.default_rng(2), np.arange(4) < np.arange(BATCH)[:, None] % 5
+    values["objects"] = draw.uniform(-0.8, 0.8, (BATCH, 4, 5)).astype(np.float32)
+    values["objects"][..., 2:4] = draw.uniform(0.1, 0.4, (BATCH, 4, 2))
+    labels = draw.integers(0, 3, (BATCH, 4))
+    values["object_labels"] = np.where(there, labels, -1).astype(np.int32)
+    values["object_ignored"] = draw.random((BATCH, 4)) < 0.2
     return values
 
 
 def network(task):
-    return Plain(of_pixels=task == "segmentation")
+    return Plain(task)
 
 
 @functools.cache
@@ -146,6 +158,15 @@ def region_loss(logits, values, similarities):
     return entropy + jnp.sum(jnp.where(some, 1 - mean, 0)) / jnp.sum(some)
 
 
+def object_loss(outputs, values, similarities):
+    """The heat maps' loss and the boxes', each over the objects of all images."""
+    moved = Detection().moved(similarities, values)
+    names = ("image", "weight", "objects", "object_labels", "object_ignored")
+    both = {name: jnp.concatenate([values[name], moved[name]]) for name in names}
+    sums = detection_losses(outputs, both, box_loss="gaussian")
+    return sum(total / weight for total, weight in sums)
+
+
 @functools.cache
 def whole(task):
     """Loss and gradients written down anew, for the whole batch at once."""
@@ -176,6 +197,8 @@ def whole(task):
         logits, first, second = look(params)
         if task == "segmentation":
             own = region_loss(logits, values, similarities)
+        elif task == "detection":
+            own = object_loss(logits, values, similarities)
         else:
             own = class_loss(logits, values)
         motion = equivariance_loss(first, second, similarities, **options)
@@ -212,6 +235,8 @@ def test_parts_differ_in_how_many_pairs_are_in_sight():
         ("one", 4, "segmentation"),
         ("jit", 1, "segmentation"),
         ("pmap", 2, "segmentation"),
+        ("jit", 1, "detection"),
+        ("pmap", 2, "detection"),
     ],
 )
 def test_loss_and_gradients_are_those_of_the_whole_batch(parallel_kind, parts, task):

@@ -14,6 +14,7 @@ from tests.tiny_runs import (
     PATIENCE,
     command,
     final_state,
+    of_task,
     random_batch,
     run,
     tiny_arguments,
@@ -21,6 +22,7 @@ from tests.tiny_runs import (
     tiny_experiment,
     write_images,
     write_masks,
+    write_objects,
 )
 from train.config.model import ModelConfig
 from train.config.optimizer import OptimizerConfig
@@ -122,16 +124,21 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize(
-    ("task", "score"), [("classification", "accuracy"), ("segmentation", "mean_iou")]
+    ("task", "score"),
+    [
+        ("classification", "accuracy"),
+        ("segmentation", "mean_iou"),
+        ("detection", "ap50"),
+    ],
 )
 def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(
     tmp_path, task, score
 ):
-    folder = write_masks(write_images(tmp_path / "set"))
+    folder = write_objects(write_masks(write_images(tmp_path / "set")))
     # The images move so far that in each process other pairs are out of sight. Slowly,
     # for which ones they are is no smooth function of the parameters.
     settings = (
-        f"--task.name={task}",
+        *of_task(task, folder),
         "--optimizer.name=sgd",
         "--optimizer.learning-rate=0.002",
         "--equivariance.weight=0.1",

@@ -14,12 +14,16 @@ from tests.tiny_runs import (
     PATIENCE,
     command,
     final_state,
+    finish,
+    of_task,
     run,
     tiny_arguments,
     write_images,
     write_masks,
+    write_objects,
 )
 from train.errors import DONE, INTERRUPTED
+from train.run.metric_log import Records
 
 SETTINGS = (
     "--epochs=15",
@@ -48,7 +52,7 @@ def cached(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     images = write_images(tmp_path_factory.mktemp("set") / "tiny images")
-    return write_masks(images)
+    return write_objects(write_masks(images))
 
 
 @pytest.fixture(scope="module")
@@ -122,22 +126,34 @@ def test_killed_at_five_random_steps_it_ends_bit_for_bit_the_same(
     assert steps == list(range(1, 46))
 
 
-def test_a_killed_segmentation_run_ends_bit_for_bit_the_same(
-    folder, variables, tmp_path
+class PowerCut(BaseException):
+    """Nobody catches it, and nothing is saved."""
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_a_run_of_any_task_that_dies_ends_bit_for_bit_the_same(
+    folder, task, tmp_path, monkeypatch
 ):
-    # Moved images with their masks, crops, parts of a batch: all that has a state.
+    # Moved images with their truth, crops, parts of a batch: all that has a state.
     moved = ("--equivariance.weight=0.3", "--equivariance.classify-moved")
     crops = ("--data.crop-area", "0.5", "1")
-    settings = ("--task.name=segmentation", *moved, *crops, *SETTINGS)
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    result = run(*tiny_arguments(folder, whole, *settings), **variables)
-    assert result.returncode == DONE, result.stderr
-    words, keywords = command(*tiny_arguments(folder, stopped, *settings), **variables)
-    code, _ = signal_at(20, signal.SIGKILL, words, keywords, stopped)
-    assert code == -signal.SIGKILL
-    result = subprocess.run(words, timeout=PATIENCE, check=False, **keywords)
-    assert result.returncode == DONE, result.stderr
-    assert_same_end(stopped, whole)
+    settings = [*SETTINGS, *moved, *crops, *of_task(task, folder), "--output.quiet"]
+    if task == "detection":
+        settings.remove("--data.cutmix=1")
+    whole, stopped = finish(folder, tmp_path / "whole", *settings), tmp_path / "stopped"
+    write = Records.write
+
+    def write_until(self, kind, step, *values, **about):
+        if step == 20:
+            raise PowerCut
+        write(self, kind, step, *values, **about)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write", write_until)
+        with pytest.raises(PowerCut):
+            finish(folder, stopped, *settings)
+    assert last_step(stopped) == 19
+    assert_same_end(finish(folder, stopped, *settings), whole)
 
 
 def test_sigterm_in_an_epoch_with_workers_saves_and_the_same_command_goes_on(
