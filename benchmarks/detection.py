@@ -171,7 +171,7 @@ def run(options: Options, name: str, study: str) -> dict[str, list[dict]]:
 
 
 def markdown(record: dict) -> str:
-    """For each set and study the means, paired differences, and every seed's figures."""
+    """For each set and study means, paired differences, and every seed's figures."""
     lines = [
         "# Detection of rotated rectangles: layers and losses",
         "",
