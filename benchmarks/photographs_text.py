@@ -32,4 +32,11 @@ adds: the recipe was fixed before its runs, thresholds and constant boxes come f
 held-out training images, the last step of every run is scored, and no run was left out.
 The runs that are compared (bare, position-wise, labels only) have the same recipe,
 which was made for the rectangle: the position-wise layer might do better with its own.
+
+## What was left out: maps of frozen layers, kept
+
+The layers before the attention layer are frozen, so their maps could be computed once.
+`python -m benchmarks.frozen_layers`: their forward pass is SHARE of a step on 2 cores.
+But each epoch of a run sees new crops, so only a further run of the same seed (another
+layer or loss) would save that third. It was not built.
 """

@@ -24,6 +24,10 @@ def test_rows_differ_in_their_layer_alone(name):
     bare = parse_fit(fit_arguments(Options(), name, "none", 7))
     assert bare.task.name == "segmentation"
     assert bare.seed == 7
+    assert (bare.task.decoder, bare.task.decoder_width) == ("sum", 32)
+    larger = parse_fit(fit_arguments(Options(), name, "none-concat", 7))
+    assert (larger.task.decoder, larger.task.decoder_width) == ("concat", 16)
+    assert (larger.model, larger.optimizer) == (bare.model, bare.optimizer)
     for layer in LAYERS:
         config = parse_fit(fit_arguments(Options(skips=True), name, layer, 7))
         assert config.model.attention == layer
