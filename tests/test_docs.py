@@ -143,7 +143,7 @@ def tables_kept():
         table.update(entries)
 
 
-@pytest.mark.parametrize("name", ["cam", "extend"])
+@pytest.mark.parametrize("name", ["cam", "detection", "extend"])
 @pytest.mark.usefixtures("tables_kept")
 def test_python_of_a_page_runs(name):
     names: dict = {"__name__": "a_page"}
@@ -152,6 +152,8 @@ def test_python_of_a_page_runs(name):
     if name == "cam":
         assert names["picture"].shape == (192, 192, 3)
         assert names["maps"].on_image.shape == names["sevens"].on_image.shape
+    elif name == "detection":
+        assert len(names["matches"].scores) == 1
     else:
         assert {"rows", "rectangular-square"} <= ATTENTIONS.keys()
         source = names["open_stripes"](None, "train", None)

@@ -130,8 +130,8 @@ class Segmentation(Task):
         """The regions of what is seen of either image; see `Task.mixed`."""
         if mixture.boxes is None:
             raise UserError(
-                "A pixel has one region, but data.mixup shows two images in each; use"
-                " data.cutmix in its place."
+                "For the task 'segmentation' a pixel has one region, but data.mixup"
+                " shows two images in each; use data.cutmix in its place."
             )
         patches = mixture.patches(truth["regions"].shape[1:])
         return {"regions": np.where(patches, others["regions"], truth["regions"])}

@@ -23,7 +23,8 @@ from tests.tiny_runs import (
     tiny_experiment,
     write_images,
 )
-from tests.train.learning.test_agreement import BATCH, Plain, batch
+from tests.train.learning.test_agreement import BATCH, Plain
+from tests.train.learning.test_agreement import batch as mixed_batch
 from train.__main__ import main
 from train.config.attention import BudgetConfig, EquivarianceConfig
 from train.config.model import ModelConfig
@@ -56,6 +57,13 @@ MOVES = EquivarianceConfig(weight=0.0, classify_moved=True)
 
 def one_device():
     return JitParallel(jax.devices()[:1])
+
+
+def batch():
+    """That of the other terms, each image with one class."""
+    values = mixed_batch()
+    del values["other_label"], values["label_share"]
+    return values
 
 
 @functools.cache

@@ -14,9 +14,9 @@ from tests.tiny_runs import (
     PATIENCE,
     command,
     final_state,
+    finish,
     of_task,
     random_batch,
-    run,
     tiny_arguments,
     tiny_config,
     tiny_experiment,
@@ -157,8 +157,7 @@ def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(
         processes.append(subprocess.Popen(words, **keywords))
     messages = [process.communicate(timeout=PATIENCE) for process in processes]
     assert [process.returncode for process in processes] == [DONE, DONE], messages
-    arguments = tiny_arguments(folder, alone, *settings)
-    assert run(*arguments, XLA_FLAGS=compilation.flags(devices=4)).returncode == DONE
+    finish(folder, alone, *settings)
     step, state, record = final_state(together)
     expected_step, expected, expected_record = final_state(alone)
     assert step == expected_step == 12

@@ -515,7 +515,10 @@ def test_truth_moves_with_the_image_into_the_batch(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digit", "one of digits, tfds:NAME.*got 'digit'. Did you mean 'digits'"),
+        (
+            "digit",
+            "one of digits, .*tfds:NAME.*got 'digit'. Did you mean 'digits'",
+        ),
         ("foldr:/x", "Did you mean 'folder:/x'"),
         ("tfds:", "got 'tfds:'"),
         ("folder:", "got 'folder:'"),
