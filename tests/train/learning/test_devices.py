@@ -128,7 +128,7 @@ def free_port() -> int:
     [
         ("classification", "accuracy"),
         ("segmentation", "mean_iou"),
-        ("detection", "ap50"),
+        ("detection", "ap"),
     ],
 )
 def test_two_processes_agree_with_one_and_their_checkpoint_is_read_by_one(

@@ -138,6 +138,8 @@ def test_a_run_of_any_task_that_dies_ends_bit_for_bit_the_same(
     moved = ("--equivariance.weight=0.3", "--equivariance.classify-moved")
     crops = ("--data.crop-area", "0.5", "1")
     settings = [*SETTINGS, *moved, *crops, *of_task(task, folder), "--output.quiet"]
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *_: one)
     if task == "detection":
         settings.remove("--data.cutmix=1")
     whole, stopped = finish(folder, tmp_path / "whole", *settings), tmp_path / "stopped"

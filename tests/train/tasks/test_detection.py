@@ -228,7 +228,8 @@ def test_rows_of_batches_make_the_score_of_the_whole_set():
     generator = np.random.default_rng(0)
     task = Detection(max_objects=4, max_detections=6)
     heat = jnp.asarray(generator.normal(-2, 2, (6, 6, 6, 2)), jnp.float32)
-    boxes = jnp.asarray(generator.normal(0, 0.5, (6, 6, 6, 6)), jnp.float32)
+    boxes = generator.normal(0, 0.2, (6, 6, 6, 6)).astype(np.float32)
+    boxes[..., 2:4] -= 0.64  # Half sizes of about 0.7.
     outputs = {"heat": heat, "boxes": boxes}
     rows = [blank_objects(4) for _ in range(6)]
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
