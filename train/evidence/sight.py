@@ -36,8 +36,8 @@ class Sight:
     """Where the network looked in one image.
 
     Attributes:
-      rectangles: float64 `[5]` in isotropic coordinates of the view, by layer; a layer
-        of several has `[K, 5]`.
+      rectangles: float64 `[5]` in isotropic coordinates of the view, by layer; where a
+        layer has several, `[K, 5]`.
       masks: float32 `[h, w]` over the network's view, of position-wise layers.
       view: what the network saw of the original.
       size: (height, width) of the original.
