@@ -13,6 +13,7 @@ import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> None:
     def frozen(variables, images: jax.Array) -> jax.Array:
         images = experiment.normalise(unit_range(images))
         variables = {**variables, **experiment.schedule(jnp.zeros((), jnp.int32))}
-        maps = experiment.model.apply(variables, images, method="features")
+        maps: Any = experiment.model.apply(variables, images, method="features")
         return maps[last - 1]
 
     step = jax.jit(functools.partial(train_step, experiment))

@@ -33,6 +33,9 @@ RUNS = ("no NaNs", "no jit")
 # Operations that run one by one, and leak checks, are slow.
 SLOW = ("leak checks", "no jit")
 LAYERS = {name: make for name, make in ATTENTIONS.items() if make is not None}
+LAYERS["rectangular-several"] = functools.partial(
+    cram_jax.RectangularAttention, count=3
+)
 # One of each family.
 NETWORKS = (
     "convnet",

@@ -10,6 +10,7 @@ from cram_jax.attention.gate import apply_mask, gate
 from cram_jax.geometry.coordinates import pixel_centers
 from cram_jax.geometry.rectangle import Rectangle, rectangle_area
 from cram_jax.geometry.rendering import (
+    mask_union,
     relative_sharpness,
     render_hard_mask,
     render_mask,
@@ -234,3 +235,28 @@ def test_bad_input_is_refused_in_one_sentence(features, settings, message):
     r = Rectangle.from_array(jnp.ones(5))
     with pytest.raises(ValueError, match=message):
         gate(features, r, **{"sharpness": 10.0, **settings})
+
+
+def test_the_union_keeps_small_values_and_divides_by_nothing():
+    masks = np.random.default_rng(0).uniform(size=(3, 3, 4, 5)).astype(np.float32)
+    masks[:, :, 0] **= 30  # next to nothing
+    masks[:, 1, 1], masks[:, :2, 2], masks[:, :, 3, :2] = 1, 1, 1
+    expected = 1 - np.prod(1 - masks.astype(np.float64), axis=1)
+    union = mask_union(jnp.asarray(masks))
+    assert_close(union, expected, atol=1e-12, rtol=1e-6)
+    assert (np.asarray(union) <= 1).all()
+    for row, own in enumerate(masks):
+        assert_close(mask_union(jnp.asarray(own)), expected[row], rtol=1e-6)
+    # The share of each mask is what the others leave open.
+    gradient = jax.grad(lambda masks: mask_union(masks).sum())(jnp.asarray(masks))
+    for k in range(3):
+        others = np.delete(1 - masks.astype(np.float64), k, axis=1).prod(axis=1)
+        assert_close(gradient[:, k], others)
+    one = jnp.asarray(masks[:, :1])
+    np.testing.assert_array_equal(mask_union(one), one[:, 0])
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (2, 0, 4, 5)])
+def test_a_union_of_no_masks_is_refused(shape):
+    with pytest.raises(ValueError, match=f"at least one; got shape .*{shape[-1]}"):
+        mask_union(jnp.ones(shape))

@@ -79,6 +79,7 @@ def test_a_mask_without_a_rectangle_has_no_equivariance(capsys):
         (["--budget.area", "0.3"], "--budget.area needs a layer with a spatial mask"),
         (["--budget.mask_dropout", "0.3"], "--budget.mask-dropout needs a layer"),
         (["--model.attention-fill=mean"], "--model.attention-fill needs a layer"),
+        (["--model.attention-count=2"], "--model.attention-count needs a layer with"),
     ],
 )
 def test_what_was_typed_is_refused(base, words, named):

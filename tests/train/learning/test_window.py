@@ -8,7 +8,7 @@ import pytest
 from cram_jax.geometry.rectangle import Rectangle
 from tests.checks import assert_close
 from train.learning.window import empty_window, layer_sums, window_record
-from train.tasks.sums import weighted_sum
+from train.tasks.sums import weighted_sum, weighted_sum_each
 
 
 def step_sums(rectangles, mask, weight):
@@ -42,9 +42,11 @@ def test_values_per_rectangle_are_not_summed_by_weights_of_images():
     for shape in ((4, 4), (4, 1), ()):
         with pytest.raises(ValueError, match=r"one value per image; got .* \(4,\)"):
             weighted_sum(weight, jnp.ones(shape))
-    several = jnp.ones((4, 4, 5)) / 2
-    with pytest.raises(ValueError, match="one value per image"):
-        step_sums(several, jnp.ones((4, 6, 6)), weight)
+    for shape in ((4,), (3, 4), (4, 4, 4)):
+        with pytest.raises(ValueError, match=r"K values per image, .* \(4,\)"):
+            weighted_sum_each(weight, jnp.ones(shape))
+    with pytest.raises(ValueError, match=r"\(4, 4, 4\) and a mask \(4, 6, 6\)"):
+        step_sums(jnp.ones((4, 4, 4, 5)) / 2, jnp.ones((4, 6, 6)), weight)
 
 
 def test_the_window_gives_means_and_the_spread_of_centres():
