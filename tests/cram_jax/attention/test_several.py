@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -208,9 +209,9 @@ def gradient_of(predictor, dtype):
     def loss(params, features, sharpness):
         variables = {"params": params, **sharpness_schedule([""], sharpness)}
         gated, state = apply(layer, variables, features)
-        gated = jnp.asarray(gated)
-        area = jnp.mean(state["intermediates"]["mask"][0])
-        return jnp.sum(gated.astype(jnp.float32) ** 2) + area
+        mask: Any = state["intermediates"]["mask"][0]
+        area = jnp.mean(mask)
+        return jnp.sum(jnp.asarray(gated).astype(jnp.float32) ** 2) + area
 
     return jax.jit(jax.value_and_grad(loss, (0, 1)))
 
