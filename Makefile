@@ -2,6 +2,7 @@
 # make test   sets up everything, runs the tests
 # Both work in .venv, made from PYTHON (at least 3.11).
 # make docs   sets up everything, builds the site docs/_build/html and runs its cells
+# make test-slow   runs that are killed, on two processes, in other environments
 # make test-torch  compares with the torch originals, in .venv-torch (torch's CPU build)
 # make test-wheel  installs the wheel in .venv-wheel, and trains away from the clone
 
@@ -21,7 +22,7 @@ TORCH_INSTALL := $(TORCH_VENV)/bin/python $(PIP)
 WHEEL_VENV ?= .venv-wheel
 WHEEL_RUN := $(WHEEL_VENV)/elsewhere
 
-.PHONY: demo test test-torch test-wheel docs lint format clean
+.PHONY: demo test test-slow test-torch test-wheel docs lint format clean
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cram_jax needs Python 3.11 or newer; \"$(PYTHON)\" is Python %d.%d. Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" % sys.version_info[:2])'
@@ -58,6 +59,9 @@ demo: $(VENV)/test.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-slow: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 test-torch: $(TORCH_VENV)/torch.stamp
 	$(TORCH_VENV)/bin/python -m pytest -n $(JOBS) -m torch

@@ -7,6 +7,7 @@ lies on one side of 0, and is undecided elsewhere.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -203,13 +204,17 @@ def seeds_needed(values: Sequence[float], difference: float) -> int | None:
     if len(values) < 2:
         return None
     deviation = float(np.std(values, ddof=1))
-    count = 2
-    while True:
+
+    def is_enough(count: int) -> bool:
         # Both tails outside 60% are 20% each: one-sided 80%.
         points = student_point(count - 1) + student_point(count - 1, 0.6)
-        if points * deviation <= difference * math.sqrt(count):
-            return count
-        count += 1
+        return points * deviation <= difference * math.sqrt(count)
+
+    most = 2
+    while not is_enough(most):
+        most *= 2
+    # Points fall and the root grows with the count: what is enough stays enough.
+    return bisect.bisect_left(range(most + 1), True, lo=2, key=is_enough)
 
 
 def findings(runs: Runs, name: str) -> dict[str, Any]:

@@ -32,6 +32,10 @@ SETTINGS = {
 RUNS = ("no NaNs", "no jit")
 # Operations that run one by one, and leak checks, are slow.
 SLOW = ("leak checks", "no jit")
+MARKED = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+    for name in SETTINGS
+]
 LAYERS = {name: make for name, make in ATTENTIONS.items() if make is not None}
 LAYERS["rectangular-several"] = functools.partial(
     cram_jax.RectangularAttention, count=3
@@ -156,7 +160,7 @@ def shapes_of(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", MARKED)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_layers_forward_and_backward(name, layer):
     if name in SLOW and layer.startswith("rectangular-"):

@@ -123,6 +123,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "score"),
     [

@@ -133,6 +133,7 @@ def test_the_program_freezes_the_backbone_only():
     assert all(name.startswith("attention") for name in moved)
 
 
+@pytest.mark.slow
 def test_describing_a_network_leaks_no_tracer():
     # `JAX_CHECK_TRACER_LEAKS=1 fit` failed here; or JAX's search for who holds the
     # tracer found no end.

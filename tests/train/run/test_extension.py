@@ -56,6 +56,7 @@ def words_to_go_on(output):
     return said, words
 
 
+@pytest.mark.slow
 def test_stopped_finished_and_extended_it_ends_as_one_that_was_so_planned(
     folder, tmp_path, monkeypatch, capsys
 ):

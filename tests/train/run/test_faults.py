@@ -397,6 +397,7 @@ def test_nothing_is_lost_and_one_sentence_tells(
         assert_still_readable(world, original, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variables", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_a_run_goes_on_under_another_environment(world, original, variables):
     before = digests(world)

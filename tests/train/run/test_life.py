@@ -505,6 +505,7 @@ ENVIRONMENTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", ENVIRONMENTS, ids=str)
 def test_runs_of_all_environments_read_each_others_checkpoints(
     folder, workdir, tmp_path, values

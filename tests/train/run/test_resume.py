@@ -107,6 +107,7 @@ def assert_same_end(workdir, expected):
     assert records(workdir) == records(expected)
 
 
+@pytest.mark.slow
 def test_killed_at_five_random_steps_it_ends_bit_for_bit_the_same(
     folder, variables, uninterrupted, tmp_path
 ):
@@ -158,6 +159,7 @@ def test_a_run_of_any_task_that_dies_ends_bit_for_bit_the_same(
     assert_same_end(finish(folder, stopped, *settings), whole)
 
 
+@pytest.mark.slow
 def test_sigterm_in_an_epoch_with_workers_saves_and_the_same_command_goes_on(
     folder, variables, uninterrupted, tmp_path
 ):
