@@ -54,7 +54,7 @@ class DetectionScores(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """The mean over classes and thresholds: COCO's AP, at the default thresholds.
+        """The mean over classes and thresholds, COCO's AP at the default thresholds.
 
         NaN where no class has a wanted truth, and so in `at`.
         """
