@@ -36,7 +36,7 @@ which was made for the rectangle: the position-wise layer might do better with i
 ## What was left out: maps of frozen layers, kept
 
 The layers before the attention layer are frozen, so their maps could be computed once.
-`python -m benchmarks.frozen_layers`: their forward pass is about a third of a step on 2 cores.
-But each epoch of a run sees new crops, so only a further run of the same seed (another
-layer or loss) would save that third. It was not built.
+`python -m benchmarks.frozen_layers`: their forward pass is about a third of a step on 2
+cores. But each epoch of a run sees new crops, so only a further run of the same seed
+(another layer or loss) would save that third. It was not built.
 """
