@@ -6,8 +6,8 @@ network to make them equal; `cram_jax.losses.equivariance_scores` measures how e
 they are.
 
 Several rectangles of one image are compared by their number, the k-th with the k-th: a
-predictor has a heat map for each. (Matched by a Hungarian algorithm instead, two of them
-ended no better in scratch runs on digits, two seeds.)
+predictor has a heat map for each. (Matched by a Hungarian algorithm instead, two of
+them ended no better in scratch runs on digits, two seeds.)
 """
 
 from __future__ import annotations
