@@ -34,7 +34,7 @@ from train.tasks.registry import make_task
 from train.tasks.task import Task
 
 _SHOWN_CLASSES, _SHOWN_NAMES = 40, 5
-_MOST_OBJECTS = 256  # that are drawn on an image
+_MOST_OBJECTS = 10_000  # of an image; no set is refused here for having many
 
 
 def data_report(options: DataReportConfig) -> int:

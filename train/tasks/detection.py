@@ -24,7 +24,12 @@ from train.data.objects.rows import (
     padded_objects,
 )
 from train.data.objects.seen import visible_objects
-from train.data.sources.base import DatasetInfo, Example, UnreadableImageError
+from train.data.sources.base import (
+    DatasetInfo,
+    Example,
+    UnreadableImageError,
+    WrongLabelError,
+)
 from train.data.views import View
 from train.errors import UserError
 from train.printing import printable
@@ -124,13 +129,20 @@ class Detection(Task):
         return padded_objects(seen, self.max_objects).arrays
 
     def check(self, example: Example, info: DatasetInfo, name: str) -> None:
-        """Refuses an image whose objects are not known; see `Task.check`.
+        """Refuses an image whose objects are not known, or too many; see `Task.check`.
 
         Raises:
           UnreadableImageError: with the image, as for one that is damaged.
+          WrongLabelError: where some objects would be left out, and scores be wrong.
         """
         if example.objects is None:
             raise UnreadableImageError(f"{name} of {info.name} has no list of objects.")
+        count = len(example.objects)
+        if count > self.max_objects:
+            raise WrongLabelError(
+                f"{name} of {info.name} has {count} objects, and task.max_objects is"
+                f" {self.max_objects}; use --task.max-objects {count} or more."
+            )
 
     def mirrored(self, truth: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The objects, mirrored."""

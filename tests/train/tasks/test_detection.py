@@ -16,7 +16,13 @@ from tests.checks import assert_close
 from train.__main__ import main
 from train.data.facts import Facts
 from train.data.objects.rows import blank_objects
-from train.data.sources.base import DatasetInfo, Example, UnreadableImageError
+from train.data.sources.base import (
+    DatasetInfo,
+    Example,
+    Objects,
+    UnreadableImageError,
+    WrongLabelError,
+)
 from train.data.views import View, eval_view, rectangle_to_network
 from train.errors import DONE, WRONG_USE, UserError
 from train.tasks.detection import Detection
@@ -158,6 +164,13 @@ def test_sets_that_do_not_fit_are_one_sentence(tmp_path, capsys):
     info = DatasetInfo("set", "train", (), 1, "none", 3, categories=NAMES)
     with pytest.raises(UnreadableImageError, match="image 3 of set has no list"):
         Detection().check(Example(np.zeros((4, 4, 3), np.uint8), -1), info, "image 3")
+    # Sets that do not say beforehand how many objects an image has.
+    boxes = np.tile([2.0, 2.0, 1.0, 1.0, 0.0], (3, 1))
+    objects = Objects(boxes, np.zeros(3, np.int64), np.zeros(3, bool))
+    example = Example(np.zeros((4, 4, 3), np.uint8), -1, objects=objects)
+    Detection(max_objects=3).check(example, info, "image 3")
+    with pytest.raises(WrongLabelError, match=r"3 objects, .* --task.max-objects 3"):
+        Detection(max_objects=2).check(example, info, "image 3")
 
 
 def test_a_set_without_a_single_object_trains(tmp_path):
